@@ -1,0 +1,67 @@
+// What: the launchers. rmr::cpu runs an op on host memory and returns when it is done; rmr::cuda puts it on a stream.
+// Layout: `stream` is a cudaStream_t; every template exists for the types listed in its .cpp and .cu file.
+// Source: own.
+#pragma once
+
+#include <vector>
+
+#include "ops/close.h"
+#include "ops/components.h"
+#include "ops/extract.h"
+#include "ops/foreground.h"
+#include "ops/resample.h"
+
+// The voxel types that a source volume may have.
+#define RMR_FOR_SOURCE_TYPES(apply) apply(uint8_t) apply(int16_t) apply(uint16_t) apply(float)
+
+namespace rmr {
+
+namespace cpu {
+
+struct Component {
+  int64_t voxels;
+  int64_t first;  // C-order index of the first voxel
+  double centroid[3];
+  double mean;  // of the probability, 0 without one
+};
+
+template <class T>
+void extract(const Extract<T>& op, int threads);
+template <class P>
+void blend(const Blend<P>& op, int threads);
+template <class T>
+void occupancy(const Occupancy<T>& op, int threads);
+template <class T>
+bool any_above(const Source<T>& source, float threshold, const Index3& low, const Index3& high);
+template <class T>
+void resample(const ResampleNearest<T>& op, int threads);
+template <class T>
+void resample(const ResampleLinear<T>& op, int threads);
+template <class T>
+void resample(const ResampleArea<T>& op, int threads);
+
+// Components of the voxels with one label, largest first, then by first voxel. `probability` and `map` (ids from 1)
+// are (d, h, w) like the labels, or null.
+std::vector<Component> components(const uint8_t* labels, const Index3& shape, uint8_t value,
+                                  const float* probability, int32_t* map);
+
+}  // namespace cpu
+
+namespace cuda {
+
+template <class T>
+void extract(const Extract<T>& op, void* stream);
+template <class P>
+void blend(const Blend<P>& op, void* stream);
+template <class T>
+void occupancy(const Occupancy<T>& op, void* stream);
+template <class T>
+void resample(const ResampleNearest<T>& op, void* stream);
+template <class T>
+void resample(const ResampleLinear<T>& op, void* stream);
+template <class T>
+void resample(const ResampleArea<T>& op, void* stream);
+int device_count();
+
+}  // namespace cuda
+}  // namespace rmr

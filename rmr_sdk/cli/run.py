@@ -1,0 +1,115 @@
+"""`rmr run`: a study in, six files and a few lines out. The options and steps of a run serve `rmr demo` too."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from rmr_sdk.cli.terminal import progress_bar, say
+from rmr_sdk.engines import DEVICES, ENGINES
+from rmr_sdk.engines.base import PRECISIONS
+from rmr_sdk.inference import Progress
+from rmr_sdk.pipeline import DEFAULT_BUNDLE, Pipeline
+from rmr_sdk.result import Result, check_save
+from rmr_sdk.study import Study
+
+
+def add_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], everywhere: argparse.ArgumentParser
+) -> None:
+    """Add the command to the grammar."""
+    about = "Fuse and segment one study; write volumes, a report and a preview."
+    parser = commands.add_parser("run", help=about, description=about, parents=[everywhere], allow_abbrev=False)
+    parser.add_argument(
+        "study", nargs="?", type=Path, metavar="STUDY_DIR", help="folder with one T1 and one FLAIR, such as t1.nii.gz"
+    )
+    parser.add_argument("--t1", type=Path, metavar="FILE", help="T1-weighted volume (.nii, .nii.gz)")
+    parser.add_argument("--flair", type=Path, metavar="FILE", help="FLAIR volume (.nii, .nii.gz)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go; made when missing")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run in --out")
+    add_run_options(parser)
+    parser.set_defaults(command=_run, refuse=parser.error)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a study is run.
+
+    Their values are checked where they are used, not here, so that a wrong one is an input error and not a command
+    line that cannot be parsed.
+    """
+    parser.add_argument(
+        "--bundle", default=DEFAULT_BUNDLE, metavar="NAME", help="shipped name, folder or .zip (default %(default)s)"
+    )
+    parser.add_argument("--engine", default="auto", help=f"auto, {', '.join(ENGINES)} (default %(default)s)")
+    parser.add_argument("--device", default="auto", help=f"auto, {', '.join(DEVICES)} (default %(default)s)")
+    parser.add_argument("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)} (default %(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with (default: all cores)")
+    parser.add_argument(
+        "--max-memory-mib", type=float, metavar="MIB", help="most memory for outputs, tiles and blending"
+    )
+    parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="where compiled networks are kept")
+    parser.add_argument(
+        "--overlap", type=float, default=0.25, metavar="X", help="of neighbouring tiles, 0 to 0.9 (default %(default)s)"
+    )
+    parser.add_argument("--reference", metavar="CONTRAST", help="contrast whose grid results come back on")
+    parser.add_argument("--align", default="auto", help="auto, header, none: how contrasts come together")
+    parser.add_argument("--non-finite", default="error", help="NaN and infinite voxels: error, or zero for background")
+    parser.add_argument("--json", action="store_true", help="print report.json instead of a summary")
+
+
+def run_study(load: Callable[[], Study], options: argparse.Namespace, *, overwrite: bool, notice: str = "") -> Result:
+    """Run a study from reading it to writing its files, and print what came out.
+
+    Args:
+        load: Reads the study.
+        options: Those of `add_run_options`, and `out`.
+        overwrite: Whether files of an earlier run may be replaced.
+        notice: A sentence that every output must carry.
+
+    Raises:
+        RmrError: As `Study`, `Pipeline` and `Result.save`; the output folder is checked before anything is computed.
+    """
+    check_save(options.out, overwrite)
+    with progress_bar() as report:
+        report(Progress("read", 0, 1))
+        study = load()
+        report(Progress("open", 0, 1))
+        with Pipeline.open(
+            options.bundle,
+            engine=options.engine,
+            device=options.device,
+            precision=options.precision,
+            threads=options.threads,
+            cache_dir=options.cache_dir,
+            max_memory_mib=options.max_memory_mib,
+        ) as pipeline:
+            result = pipeline.run(
+                study,
+                overlap=options.overlap,
+                reference=options.reference,
+                align=options.align,
+                non_finite=options.non_finite,
+                progress=report,
+            )
+        result = dataclasses.replace(result, notice=notice)
+        report(Progress("save", 0, 1))
+        files = result.save(options.out, overwrite)
+    if options.json:
+        say((options.out / "report.json").read_text(encoding="utf-8").rstrip("\n"))
+    else:
+        say(f"{result}\nWritten:  {options.out}: {', '.join(file.name for file in files)}")
+    return result
+
+
+def _run(options: argparse.Namespace) -> int:
+    files = {name: file for name, file in (("T1w", options.t1), ("FLAIR", options.flair)) if file is not None}
+    if (options.study is None) == (not files):
+        options.refuse("pass either STUDY_DIR, or --t1 FILE and --flair FILE")
+    run_study(
+        lambda: Study.from_files(**files) if files else Study.from_folder(options.study),
+        options,
+        overwrite=options.overwrite,
+    )
+    return 0

@@ -1,0 +1,202 @@
+"""The embedded default engine: OpenVINO, on CPUs and on Intel GPUs and NPUs.
+
+Owns what OpenVINO is asked to do with a bundle's graph, and keeping the result in the user's cache. The tiles run in
+`rmr_sdk.engines.openvino_session`.
+
+On a CPU every tile is computed by one thread, and as many tiles as there are threads are computed side by side. That is
+no slower than sharing each tile between the threads (docs/decisions/0005-one-thread-per-tile.md), and since no sum is
+ever split between threads the results are bit-identical for any number of them.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from rmr_sdk.bundle import Bundle
+from rmr_sdk.engines.base import (
+    REPORT,
+    EngineInfo,
+    EngineRequest,
+    check_signature,
+    choose_precision,
+    find_graph,
+    graph_facts,
+    import_library,
+    self_test,
+    why,
+)
+from rmr_sdk.engines.cache import EngineCache, cache_key
+from rmr_sdk.engines.cores import cpu_identity, usable_cores
+from rmr_sdk.engines.openvino_session import OpenVinoEngine, last_line
+from rmr_sdk.errors import DeviceUnavailableError, EngineError
+
+logger = logging.getLogger(__name__)
+
+MAX_STREAMS = 16
+"""Tiles computed side by side at most: each needs its own activations, and a study has few more tiles than this."""
+
+_TELEMETRY = "openvino_telemetry"
+_import_lock = threading.Lock()
+
+# Graphs that serve a precision, the best first, and OpenVINO's names for it: the capability that a device needs and
+# the hint that makes it compute so. Around the integer layers of an int8 graph everything else runs in f32.
+_GRAPHS = {"fp32": ("fp32",), "bf16": ("fp32",), "fp16": ("fp16", "fp32"), "int8": ("int8",)}
+_CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+_HINT_PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
+
+
+def open_openvino(bundle: Bundle, request: EngineRequest) -> tuple[OpenVinoEngine, str]:
+    """Compile a bundle's graph, or take what an earlier opening left in the cache.
+
+    Returns:
+        The engine, and what was chosen and why.
+
+    Raises:
+        EngineMismatchError, DeviceUnavailableError, EngineError, ChecksumError: As `rmr_sdk.engines.open_engine` says.
+    """
+    openvino = import_openvino()
+    core = openvino.Core()
+    device = _find_device(core, request.device)
+    precision = choose_precision(bundle, request.precision)
+    graph = find_graph(bundle, precision, _GRAPHS[precision])
+    _check_capability(core, device, precision)
+    target = _Target(openvino, core, device, precision, _configure(device, precision, request.threads))
+
+    cache = EngineCache("openvino", request.cache_dir)
+    key = cache_key(target.facts() | graph_facts(bundle, graph, precision))
+    engine = _load(target, cache.load(key))
+    if engine is None:
+        engine = _compile(target, bundle, graph)
+        self_test(engine, bundle.golden())
+        warning = cache.store(key, engine.export())
+        engine.warnings = () if warning is None else (warning,)
+    reasons = why(request.device, "the default device"), why(request.precision, "the most exact that the bundle has")
+    return engine, f"{device.lower()} ({reasons[0]}), {precision} ({reasons[1]})"
+
+
+def import_openvino() -> ModuleType:
+    """Import OpenVINO without its telemetry.
+
+    Importing OpenVINO's Python package reports the import to a server and writes a client id into the home folder,
+    unless the telemetry package is missing. It is made to look missing here, because a device in a clinic must not call
+    anyone. Where the embedding process has imported OpenVINO before, that is its own choice and is left alone.
+
+    Raises:
+        DeviceUnavailableError: OpenVINO is not installed, or cannot be loaded.
+    """
+    with _import_lock:
+        if "openvino" in sys.modules or _TELEMETRY in sys.modules:
+            return import_library("openvino", "openvino")
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # how Python spells "cannot be imported"
+        try:
+            return import_library("openvino", "openvino")
+        finally:
+            del sys.modules[_TELEMETRY]
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What OpenVINO is to compile for."""
+
+    openvino: Any
+    core: Any
+    device: str
+    precision: str
+    config: Mapping[str, Any]
+
+    def facts(self) -> dict[str, object]:
+        """Give what makes a compiled network invalid when it changes, its graph apart."""
+        return {
+            "layout": 1,
+            "openvino": self.openvino.get_version(),
+            "device": [self.device, self.core.get_property(self.device, "FULL_DEVICE_NAME")],
+            "capabilities": sorted(self.core.get_property(self.device, "OPTIMIZATION_CAPABILITIES")),
+            "cpu": cpu_identity(),
+            "precision": self.precision,
+            "config": dict(self.config),
+        }
+
+    def wrap(self, compiled: Any) -> OpenVinoEngine:
+        """Make an engine of a compiled network, and read back what it does."""
+        on_cpu = self.device == "CPU"
+        computed = _HINT_PRECISIONS[compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()]
+        info = EngineInfo(
+            name="openvino",
+            version=self.openvino.get_version(),
+            device=self.core.get_property(self.device, "FULL_DEVICE_NAME"),
+            precision="int8" if self.precision == "int8" else computed,
+            threads=compiled.get_property("INFERENCE_NUM_THREADS") if on_cpu else 0,
+        )
+        slots = compiled.get_property("NUM_STREAMS" if on_cpu else "OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        return OpenVinoEngine(self.openvino, compiled, info, int(slots))
+
+
+def _find_device(core: Any, asked: str) -> str:
+    device = "CPU" if asked == "auto" else asked.upper()
+    available = core.available_devices
+    if not any(name.split(".")[0] == device for name in available):
+        listing = ", ".join(name.lower() for name in available) or "(none)"
+        raise DeviceUnavailableError(
+            f'OpenVINO finds no device "{asked}" (it finds: {listing}).',
+            "Choose one of those, or install the driver of the device.",
+            device=asked,
+            found=tuple(available),
+        )
+    return device
+
+
+def _check_capability(core: Any, device: str, precision: str) -> None:
+    capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    if _CAPABILITIES[precision] not in capabilities:
+        able = ", ".join(name for name, capability in _CAPABILITIES.items() if capability in capabilities)
+        raise DeviceUnavailableError(
+            f"This {device} does not compute in {precision} (it computes in: {able}).",
+            "Choose one of those precisions.",
+            device=device.lower(),
+            precision=precision,
+        )
+
+
+def _configure(device: str, precision: str, threads: int | None) -> dict[str, Any]:
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    if device == "CPU":
+        streams = min(threads or usable_cores(), MAX_STREAMS)
+        # Pinned threads of two processes would meet on the same first cores.
+        config |= {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams, "ENABLE_CPU_PINNING": False}
+    return config
+
+
+def _load(target: _Target, data: bytes | None) -> OpenVinoEngine | None:
+    if data is None:
+        return None
+    try:
+        return target.wrap(target.core.import_model(io.BytesIO(data), target.device, target.config))
+    except RuntimeError as error:
+        logger.info("An entry of the engine cache is made again: %s", last_line(error))
+        return None
+
+
+def _compile(target: _Target, bundle: Bundle, graph: str) -> OpenVinoEngine:
+    data = bundle.graph(graph)
+    try:
+        compiled = target.core.compile_model(target.core.read_model(data), target.device, target.config)
+    except (RuntimeError, ValueError) as error:
+        raise EngineError(
+            f'OpenVINO cannot compile the {graph} graph of bundle "{bundle.manifest.name}": {last_line(error)}.', REPORT
+        ) from error
+    check_signature(bundle, _shapes(compiled.inputs), _shapes(compiled.outputs))
+    return target.wrap(compiled)
+
+
+def _shapes(ports: Any) -> dict[str, list[int]]:
+    return {
+        port.get_any_name(): [n.get_length() if n.is_static else -1 for n in port.get_partial_shape()] for port in ports
+    }

@@ -1,0 +1,186 @@
+"""Three planes through a study as a radiologist hangs them. Owns where to cut, which way up, and how bright.
+
+Arrays are first viewed with axes that run to the patient's left, back and feet ("LPI"); each plane is then one
+transposed slice, with rows running down and columns to the right:
+
+    axial              coronal            sagittal
+        A                  S                  S
+      R + L              R + L              A + P
+        P                  I                  I
+
+Oblique grids are cut along their own axes, the ones closest to these. It draws nothing: `rmr_sdk.io.preview` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rmr_sdk.geometry import Grid, reorient
+from rmr_sdk.result import Result
+
+AXES = "LPI"
+MARGIN_MM = 4.0
+FOREGROUND_FRACTION = 0.05
+"""A voxel brighter than this fraction of the 99th percentile of the positive ones is worth showing."""
+
+WINDOW_PERCENTILES = (0.5, 99.8)
+"""Of the foreground: wide enough at the top that small bright lesions are not clipped."""
+
+_SAMPLES = 400_000
+
+Array = NDArray[Any]
+Index = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One way to cut: the LPI axis across it, and what is at its left, right, top and bottom edge."""
+
+    name: str
+    axis: int
+    marks: tuple[str, str, str, str]
+
+
+PLANES = (
+    Plane("axial", 2, ("R", "L", "A", "P")),
+    Plane("coronal", 1, ("R", "L", "S", "I")),
+    Plane("sagittal", 0, ("A", "P", "S", "I")),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """Volumes on one LPI grid with the point and the box to show.
+
+    Attributes:
+        grid: The LPI grid.
+        images: Title -> array on it, in the order of the columns.
+        windows: Title -> values shown black and white.
+        labels: Class of each voxel; None without a segmentation.
+        focus: Voxel that all three planes go through.
+        box: First and one-past-last voxel per axis of what is worth showing.
+    """
+
+    grid: Grid
+    images: Mapping[str, Array]
+    windows: Mapping[str, tuple[float, float]]
+    labels: Array | None
+    focus: Index
+    box: tuple[Index, Index]
+
+    def size_mm(self) -> tuple[float, float, float]:
+        """Return the extent of the box along each axis."""
+        low, high = self.box
+        x, y, z = (float((b - a) * mm) for a, b, mm in zip(low, high, self.grid.spacing_mm, strict=True))
+        return x, y, z
+
+    def cut(self, array: Array, plane: Plane) -> Array:
+        """Return the slice of `array` in `plane`, rows down and columns to the right, cropped to the box."""
+        low, high = self.box
+        index: list[slice | int] = [slice(a, b) for a, b in zip(low, high, strict=True)]
+        index[plane.axis] = self.focus[plane.axis]
+        cut: Array = array[tuple(index)].T
+        return cut
+
+    def grey(self, title: str, plane: Plane) -> NDArray[np.uint8]:
+        """Return the slice of an image as grey values 0 to 255."""
+        low, high = self.windows[title]
+        shown = (self.cut(self.images[title], plane).astype(np.float32) - low) * (255 / (high - low))
+        grey: NDArray[np.uint8] = np.nan_to_num(shown).clip(0, 255).astype(np.uint8)
+        return grey
+
+    def focus_fraction(self, plane: Plane) -> tuple[float, float]:
+        """Return where the focus is in a plane: fractions of its width and height."""
+        low, high = self.box
+        column, row = (axis for axis in range(3) if axis != plane.axis)
+        x, y = ((self.focus[axis] + 0.5 - low[axis]) / (high[axis] - low[axis]) for axis in (column, row))
+        return x, y
+
+    def place(self, plane: Plane) -> str:
+        """Name the world coordinate of a plane as a scanner console does, such as "S 24 mm"."""
+        value = float(self.grid.world(self.focus)[plane.axis])
+        return f"{('LR', 'PA', 'IS')[plane.axis][int(value >= 0)]} {abs(value):.0f} mm"
+
+
+def build_view(result: Result) -> View:
+    """Choose what to show of a result: through its largest lesion, otherwise through the middle of the brain."""
+    axes = reorient(result.fused.grid, AXES)
+    volumes = {column_title(name): volume for name, volume in result.inputs.items()} | {"Fused": result.fused}
+    images = {title: axes.apply(volume.data) for title, volume in volumes.items()}
+    labels = None if result.labels is None else axes.apply(result.labels.data)
+    low, high = _foreground_box(images.get(column_title(result.reference), images["Fused"]), axes.grid)
+    focus = _lesion_focus(result, labels, axes.grid) or _middle(low, high)
+    box = (_combine(min, low, focus), _combine(max, high, (focus[0] + 1, focus[1] + 1, focus[2] + 1)))
+    windows = {title: _window(image) for title, image in images.items()}
+    return View(axes.grid, images, windows, labels, focus, box)
+
+
+def column_title(contrast: str) -> str:
+    """Return the contrast's name as radiologists say it: "T1w" is T1."""
+    return contrast.removesuffix("w")
+
+
+def _lesion_focus(result: Result, labels: Array | None, grid: Grid) -> Index | None:
+    """Find the voxel of the largest lesion whose three planes show most of it."""
+    if labels is None or not result.lesions or not result.classes or result.lesion_class not in result.classes:
+        return None
+    largest = max(result.lesions, key=lambda lesion: lesion.volume_ml)
+    voxels = np.argwhere(labels == result.classes.index(result.lesion_class))
+    if not len(voxels):
+        return None
+    distance_mm = np.linalg.norm((voxels - grid.index(largest.centroid_mm)) * grid.spacing_mm, axis=1)
+    radius_mm = (largest.volume_ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3)
+    near = voxels[distance_mm <= max(1.5 * radius_mm, distance_mm.min())]
+    shown = sum(np.bincount(near[:, axis])[near[:, axis]] for axis in range(3))
+    x, y, z = near[int(np.argmax(shown))].tolist()
+    return x, y, z
+
+
+def _foreground_box(image: Array, grid: Grid) -> tuple[Index, Index]:
+    """Return the box of what is brighter than the background, with a margin; everything when nothing is."""
+    sample = _sample(image)
+    positive = sample[sample > 0]
+    shape = image.shape
+    if not positive.size:
+        return (0, 0, 0), (shape[0], shape[1], shape[2])
+    bright = image > FOREGROUND_FRACTION * np.percentile(positive, 99)
+    low, high = [], []
+    for axis, spacing_mm in enumerate(grid.spacing_mm):
+        found = np.flatnonzero(bright.any(axis=tuple({0, 1, 2} - {axis})))
+        margin = round(MARGIN_MM / spacing_mm)
+        low.append(max(int(found[0]) - margin, 0))
+        high.append(min(int(found[-1]) + 1 + margin, shape[axis]))
+    return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+
+
+def _window(image: Array) -> tuple[float, float]:
+    """Return the values to show black and white, robust against a few bright voxels."""
+    sample = _sample(image)
+    positive = sample[sample > 0]
+    if not positive.size:
+        return 0.0, 1.0
+    foreground = positive[positive > FOREGROUND_FRACTION * np.percentile(positive, 99)]
+    low, high = np.percentile(foreground, WINDOW_PERCENTILES)
+    return (float(low), float(high)) if high > low else (0.0, float(high))
+
+
+def _sample(image: Array) -> Array:
+    """Return every n-th voxel as float32: enough of them for percentiles."""
+    step = max(1, round((image.size / _SAMPLES) ** (1 / 3)))
+    sample: Array = image[::step, ::step, ::step].astype(np.float32).ravel()
+    return sample[np.isfinite(sample)]
+
+
+def _middle(low: Index, high: Index) -> Index:
+    x, y, z = ((a + b) // 2 for a, b in zip(low, high, strict=True))
+    return x, y, z
+
+
+def _combine(choose: Callable[[int, int], int], first: Index, second: Index) -> Index:
+    x, y, z = (choose(a, b) for a, b in zip(first, second, strict=True))
+    return x, y, z

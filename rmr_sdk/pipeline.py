@@ -1,0 +1,312 @@
+"""The pipeline: a bundle made ready on an engine, and studies that run through it.
+
+study -> check -> common grid -> normalise -> tiles -> engine -> blend -> labels -> native grid -> result
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import platform
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rmr_sdk._version import __version__
+from rmr_sdk.blend import Blender, BlendOutputs
+from rmr_sdk.bundle import Bundle
+from rmr_sdk.engines import Engine, EngineInfo, open_engine
+from rmr_sdk.engines.cores import usable_cores
+from rmr_sdk.errors import ConfigError, DeviceMemoryError
+from rmr_sdk.geometry import AxisMap
+from rmr_sdk.inference import Report, Stopwatch, infer, make_blender, plan_study, tell
+from rmr_sdk.manifest import Manifest
+from rmr_sdk.postprocess import components, count_labels
+from rmr_sdk.preprocess import Align, NonFinite, Prepared, prepare, restore_image, restore_labels
+from rmr_sdk.result import Lesion, Provenance, Result
+from rmr_sdk.study import Study
+from rmr_sdk.tiles import TilePlan
+from rmr_sdk.volume import Volume
+
+log = logging.getLogger(__name__)
+
+KERNEL_THREADS = 4
+"""Most threads that extraction and blending use: they wait for memory, not for cores."""
+
+DEFAULT_BUNDLE = "ms-edge"
+"""The bundle that comes with the package and runs when none is named."""
+
+MIB = 1024 * 1024
+
+
+class Pipeline:
+    """A bundle on an engine, ready for any number of studies; safe from several threads.
+
+    Use `Pipeline.open`, as a context manager or with `close`.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine, reason: str, max_memory_mib: float | None = None) -> None:
+        self.bundle = bundle
+        self.reason = reason
+        self._engine = engine
+        self._max_memory_mib = max_memory_mib
+        self._threads = min(KERNEL_THREADS, engine.info.threads or usable_cores())
+
+    @classmethod
+    def open(
+        cls,
+        bundle: str | os.PathLike[str] = DEFAULT_BUNDLE,
+        *,
+        engine: str = "auto",
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        max_memory_mib: float | None = None,
+    ) -> Pipeline:
+        """Open a bundle and make its network ready.
+
+        Args:
+            bundle: Name of a bundle that comes with the package, or the path of a folder or .zip.
+            engine: "auto", or one of `rmr_sdk.engines.ENGINES`.
+            device: "auto", or one of `rmr_sdk.engines.DEVICES`.
+            precision: "auto", "fp32", "bf16", "fp16" or "int8".
+            threads: Threads to compute with; None for all cores.
+            cache_dir: Where compiled networks are kept; None for the user's cache.
+            max_memory_mib: Most memory, in MiB, that a run may plan for its outputs, tiles and blending; the
+                network's own memory comes on top. None for no limit.
+
+        Raises:
+            BundleError: The bundle does not exist, is damaged, or has no graph for the engine and the precision.
+            ConfigError: An option has a value that does not exist.
+            DeviceUnavailableError: The engine, the device or its precision is not there.
+            EngineError: The engine does not reproduce the golden tile.
+        """
+        if max_memory_mib is not None and not 0 < max_memory_mib < math.inf:
+            raise ConfigError(f"max_memory_mib is {max_memory_mib}.", "Pass a positive number, or None for no limit.")
+        opened = Bundle.open(bundle)
+        ready, reason = open_engine(opened, engine, device, precision, threads, cache_dir)
+        log.info("opened %s: %s", opened.manifest.name, reason)
+        return cls(opened, ready, reason, max_memory_mib)
+
+    @property
+    def manifest(self) -> Manifest:
+        """Return the manifest of the bundle."""
+        return self.bundle.manifest
+
+    @property
+    def engine_info(self) -> EngineInfo:
+        """Return what the network runs on."""
+        return self._engine.info
+
+    def run(
+        self,
+        study: Study,
+        *,
+        overlap: float = 0.25,
+        reference: str | None = None,
+        align: Align = "auto",
+        non_finite: NonFinite = "error",
+        progress: Report | None = None,
+    ) -> Result:
+        """Fuse and segment a study.
+
+        Args:
+            study: Holds at least the contrasts of the bundle.
+            overlap: Least part of a tile that it shares with the next, 0 to 0.9.
+            reference: The contrast whose grid and intensity scale results come back on; by default the manifest's.
+            align: "auto" and "header" bring contrasts together through their affines; "none" refuses contrasts on
+                different grids.
+            non_finite: "error" refuses NaN and infinite voxels, "zero" takes them as background.
+            progress: Called between steps with a `Progress`; when it returns False, and only then, the run stops.
+
+        Raises:
+            InputError: The study or an option cannot be used; nothing has been computed.
+            DeviceMemoryError: The run needs more than `max_memory_mib`.
+            EngineError: The engine failed, or has been closed.
+            Cancelled: `progress` returned False.
+        """
+        clock = Stopwatch()
+        tell(progress, "prepare", 0, 1)
+        with clock("prepare"):
+            prepared = prepare(study, self.manifest, reference=reference, align=align, non_finite=non_finite)
+            plan = plan_study(prepared, self.manifest, overlap, self._threads)
+            blender = make_blender(prepared, plan, self.manifest, self._threads)
+            slots = self._affordable_slots(plan, blender)
+        with self._engine.session() as session:
+            outputs = infer(session, slots, prepared, plan, blender, clock, progress, self._threads)
+        tell(progress, "measure", 0, 1)
+        with clock("measure"):
+            fields = self._measure(study, prepared, outputs)
+        return Result(
+            **fields,
+            reference=prepared.reference,
+            intensity=prepared.intensity[prepared.reference],
+            warnings=(*self._engine.warnings, *prepared.warnings),
+            timings=clock.seconds,
+            provenance=self._provenance(prepared, plan, overlap),
+        )
+
+    def warmup(self) -> None:
+        """Run one empty tile, so that the first study does not pay for first use."""
+        shape = (1, 1, *self.manifest.tile_shape)
+        with self._engine.session() as session:
+            session.submit({name: np.zeros(shape, np.float32) for name in self.manifest.input_names})
+            session.collect()
+
+    def close(self) -> None:
+        """Release the network; again is harmless."""
+        self._engine.close()
+
+    def __enter__(self) -> Pipeline:
+        """Return the pipeline."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the pipeline."""
+        self.close()
+
+    def __repr__(self) -> str:
+        info = self.engine_info
+        return f"Pipeline({self.manifest.name!r}, {info.name} on {info.device}, {info.precision})"
+
+    def _affordable_slots(self, plan: TilePlan, blender: Blender) -> int:
+        """Return how many tiles may be in flight.
+
+        Raises:
+            DeviceMemoryError: Even one is too many.
+        """
+        if self._max_memory_mib is None:
+            return self._engine.slots
+        voxels = int(np.prod(plan.tile_shape))
+        channels = len(self.manifest.contrasts) + 1 + len(self.manifest.classes or ())
+        per_tile = 4 * voxels * channels
+        fixed = blender.memory_bytes + sum(_nbytes(array) for array in _arrays(blender.outputs))
+        # An engine keeps the outputs last collected beside the tiles in flight.
+        slots = int((self._max_memory_mib * MIB - fixed) // per_tile) - 1
+        if slots < 1:
+            needed = -(-(fixed + 2 * per_tile) // MIB)
+            raise DeviceMemoryError(
+                f"this study needs {needed} MiB beside the network, and max_memory_mib is {self._max_memory_mib:g}.",
+                "Raise max_memory_mib, or choose a bundle with smaller tiles.",
+                needed_mib=needed,
+                max_memory_mib=self._max_memory_mib,
+            )
+        return min(slots, self._engine.slots)
+
+    def _measure(self, study: Study, prepared: Prepared, outputs: BlendOutputs) -> dict[str, Any]:
+        """Bring the outputs back to the reference's own grid and measure the labels there."""
+        manifest = self.manifest
+        fields: dict[str, Any] = {
+            "fused": restore_image(prepared, _present(outputs.fused)),
+            "inputs": _on_reference_grid(study, prepared),
+        }
+        if manifest.classes is None:
+            return fields
+        labels = restore_labels(prepared, _present(outputs.labels))
+        fields |= {"labels": labels, "classes": manifest.classes, "tissue_ml": measure_tissue(labels, manifest)}
+        if manifest.lesion_class is None:
+            return fields
+        probability = restore_image(prepared, _present(outputs.probability))
+        lesion_label = manifest.classes.index(manifest.lesion_class)
+        return {
+            **fields,
+            "lesion_class": manifest.lesion_class,
+            "lesion_probability": probability,
+            "lesions": find_lesions(labels, probability, prepared.axes, lesion_label),
+        }
+
+    def _provenance(self, prepared: Prepared, plan: TilePlan, overlap: float) -> Provenance:
+        info, manifest = self.engine_info, self.manifest
+        return Provenance(
+            bundle=manifest.name,
+            bundle_version=manifest.version,
+            bundle_hash=self.bundle.hash,
+            engine=info.name,
+            engine_reason=self.reason,
+            device=info.device,
+            precision=info.precision,
+            threads=info.threads or None,
+            overlap=overlap,
+            tiles=len(plan.tiles),
+            tiles_skipped=plan.skipped,
+            geometry=prepared.actions,
+            versions={
+                "rmr-sdk": __version__,
+                info.name: info.version,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+        )
+
+
+def find_lesions(labels: Volume, probability: Volume, axes: AxisMap, lesion_label: int) -> tuple[Lesion, ...]:
+    """Return the connected lesions of a volume of labels, largest first.
+
+    They are numbered in the manifest's orientation, so that a flipped input numbers them alike.
+
+    Args:
+        labels: On the reference's own grid.
+        probability: Lesion probability on the same grid.
+        axes: From that grid to the manifest's orientation.
+        lesion_label: The label of lesions.
+    """
+    found = components(
+        np.ascontiguousarray(axes.apply(labels.data)),
+        lesion_label,
+        np.ascontiguousarray(axes.apply(probability.data)),
+    )
+    return tuple(
+        Lesion(
+            id=lesion.id,
+            volume_ml=lesion.voxels * axes.grid.voxel_ml,
+            centroid_mm=_point(axes.grid.world(lesion.centroid)),
+            mean_probability=float(lesion.mean_probability or 0.0),
+            voxels=lesion.voxels,
+        )
+        for lesion in found
+    )
+
+
+def measure_tissue(labels: Volume, manifest: Manifest) -> Mapping[str, float]:
+    """Return the volume in ml of every class but the background and the lesions."""
+    classes = manifest.classes or ()
+    counts = count_labels(labels.data, len(classes))
+    voxel_ml = labels.grid.voxel_ml
+    return {
+        name: count * voxel_ml
+        for name, count in zip(classes[1:], counts[1:], strict=True)
+        if name != manifest.lesion_class
+    }
+
+
+def _on_reference_grid(study: Study, prepared: Prepared) -> dict[str, Volume]:
+    """Return the contrasts that the network saw, on the reference's own grid."""
+    return {
+        name: study[name] if name == prepared.reference else restore_image(prepared, array)
+        for name, array in prepared.arrays.items()
+    }
+
+
+def _arrays(outputs: BlendOutputs) -> tuple[npt.NDArray[Any] | None, ...]:
+    return outputs.labels, outputs.probability, outputs.fused
+
+
+def _nbytes(array: npt.NDArray[Any] | None) -> int:
+    return 0 if array is None else array.nbytes
+
+
+def _present(array: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+    assert array is not None, "the blender was given no such output"
+    return array
+
+
+def _point(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in values)
+    return x, y, z

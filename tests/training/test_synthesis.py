@@ -1,0 +1,92 @@
+"""Synthetic samples: fixed by their seed, of the right shape and range, and showing what their labels say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from rmr_training.data import LabelMap, SyntheticPatches, split_by_donor
+from rmr_training.sheet import contact_sheet
+from rmr_training.synthesis import GREY, LESION, WHITE, Ranges, synthesise
+
+
+def phantom() -> np.ndarray:
+    """A ball of white matter in a shell of grey matter and CSF, with one lesion off its centre."""
+    axes = np.meshgrid(*[np.arange(60) - 30.0] * 3, indexing="ij")
+    radius = np.sqrt(sum(a**2 for a in axes))
+    labels = np.zeros((60, 60, 60), np.uint8)
+    labels[radius < 28], labels[radius < 26], labels[radius < 20] = 1, 2, 3
+    lesion = np.sqrt((axes[0] - 8) ** 2 + axes[1] ** 2 + axes[2] ** 2)
+    labels[lesion < 5] = LESION
+    return labels
+
+
+@pytest.fixture(scope="module")
+def label_map() -> LabelMap:
+    labels = phantom()
+    return LabelMap("phantom01", "01", 1.0, labels, np.argwhere(labels == LESION))
+
+
+def test_sample_is_fixed_by_its_index(label_map: LabelMap) -> None:
+    stream = SyntheticPatches([label_map], 32, seed=3)
+    again = SyntheticPatches([label_map], 32, seed=3, first=2)
+    for one, other in zip(stream.sample(2), next(iter(again)), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(stream.sample(2)[0], stream.sample(3)[0])
+
+
+def test_samples_have_shape_range_and_classes(label_map: LabelMap) -> None:
+    stream = SyntheticPatches([label_map], 32, seed=0)
+    seen: set[int] = set()
+    for index in range(12):
+        t1w, flair, labels = stream.sample(index)
+        assert t1w.shape == flair.shape == (1, 32, 32, 32)
+        assert labels.shape == (32, 32, 32)
+        assert labels.dtype == torch.uint8
+        for image in (t1w, flair):
+            assert torch.isfinite(image).all()
+            assert image.min() >= 0
+            assert image.max() <= 1.5
+        seen |= set(labels.unique().tolist())
+    assert seen == {0, 1, 2, 3, 4}
+
+
+def test_contrasts_show_what_labels_say(label_map: LabelMap) -> None:
+    gentle = Ranges(thick_slices=0, whole_head=0, bias=0, new_lesions=0, misalignment=0, lesion_centred=1.0)
+    lesion_over_white, grey_under_white = [], []
+    for seed in range(10):
+        made = synthesise(label_map.labels, label_map.lesions, 32, torch.Generator().manual_seed(seed), gentle)
+        white, grey, lesion = (made.labels == c for c in (WHITE, GREY, LESION))
+        if lesion.sum() > 50 and white.sum() > 50:
+            lesion_over_white.append(made.flair[0][lesion].mean() > made.flair[0][white].mean())
+        if grey.sum() > 50 and white.sum() > 50:
+            grey_under_white.append(made.t1w[0][grey].mean() < made.t1w[0][white].mean())
+    assert len(lesion_over_white) >= 5
+    assert np.mean(lesion_over_white) >= 0.9
+    assert np.mean(grey_under_white) >= 0.8
+
+
+def test_new_lesions_lie_in_white_matter() -> None:
+    healthy = phantom()
+    healthy[healthy == LESION] = WHITE
+    always = Ranges(new_lesions=1.0)
+    none = np.empty((0, 3), np.int64)
+    counts = [
+        (synthesise(healthy, none, 32, torch.Generator().manual_seed(s), always).labels == LESION).sum()
+        for s in range(8)
+    ]
+    assert sum(int(c > 0) for c in counts) >= 4
+
+
+def test_split_keeps_donors_apart(label_map: LabelMap) -> None:
+    other = LabelMap("mni_lesions02", "02", 1.0, label_map.labels, label_map.lesions)
+    same = LabelMap("mni_lesions01", "01", 1.0, label_map.labels, label_map.lesions)
+    train, held = split_by_donor([label_map, other, same], ["01"])
+    assert train == [other]
+    assert held == [label_map, same]
+
+
+def test_contact_sheet_shows_every_sample(label_map: LabelMap) -> None:
+    stream = SyntheticPatches([label_map], 16, seed=0)
+    sheet = contact_sheet([stream.sample(i) for i in range(5)], zoom=1)
+    assert sheet.size == (4 * 3 * 16, 2 * 16)

@@ -1,0 +1,1 @@
+"""Training side of RMR SDK: networks, losses, degradations, synthesis, the two stages of training, evaluation."""

@@ -1,0 +1,93 @@
+"""Checkpoints: what a training run needs to go on exactly where it stopped, and what an export needs to know.
+
+The layout extends the authors' `{"model": state_dict, ...}`: `preset` and `normalisation` say how to build and feed the
+network, `stage` which part `model` holds. A file is written to a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rmr_sdk.errors import FormatError
+
+from .models import Preset, RmrFusion
+
+NORMALISATION: dict[str, Any] = {"kind": "robust", "percentile": 99.0, "floor_fraction": 0.02, "high": 1.5}
+"""What the networks of this package are trained on; `synthesis` imitates it on patches."""
+
+
+def save_checkpoint(path: Path, network: RmrFusion, stage: str, extra: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically.
+
+    Args:
+        path: File to write.
+        network: Its whole state is kept under `model`.
+        stage: "autoencoder" or "joint".
+        extra: Further entries, such as optimiser state and step.
+    """
+    content = {
+        "model": network.state_dict(),
+        "preset": network.preset.to_metadata(),
+        "normalisation": NORMALISATION,
+        "stage": stage,
+        **extra,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    torch.save(content, temporary)
+    temporary.replace(path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        FormatError: The file is missing, or holds no checkpoint that can be read safely.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise FormatError(
+            f"{path.name} is not a readable checkpoint: {error}.", "Name a .pth file of a run."
+        ) from error
+    if not isinstance(content, dict) or "model" not in content:
+        raise FormatError(f'{path.name} has no entry "model".', "Name a checkpoint, not a bare tensor.")
+    return content
+
+
+def load_network(path: Path) -> RmrFusion:
+    """Build the network of a checkpoint of this package and load its weights.
+
+    Raises:
+        FormatError: The checkpoint does not say its preset, or its weights do not fit it.
+    """
+    content = read_checkpoint(path)
+    if "preset" not in content:
+        raise FormatError(f"{path.name} does not name its preset.", "It is not a checkpoint of rmr-train.")
+    network = RmrFusion(Preset.from_metadata(content["preset"]))
+    load_weights(network, content["model"], path.name)
+    return network
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], name: str) -> None:
+    """Load weights that must fit exactly.
+
+    Raises:
+        FormatError: Names or shapes differ; the message quotes the first differences.
+    """
+    own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in weights.items()}
+    if own != given:
+        different = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
+        shown = "; ".join(f"{key}: {given.get(key, 'absent')} for {own.get(key, 'nothing')}" for key in different[:3])
+        raise FormatError(
+            f"the weights of {name} do not fit the network ({len(different)} entries differ: {shown}).",
+            "Choose the preset and the head that it was trained with.",
+        )
+    module.load_state_dict(weights)

@@ -1,0 +1,113 @@
+"""Where training samples come from: label maps on disk, split by lesion donor, and an endless stream of patches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from rmr_sdk.errors import FormatError, StudyError
+
+from .models import CLASSES
+from .synthesis import LESION, Ranges, synthesise
+
+ORIENTATION = "SAR"
+"""Axis codes of (D, H, W): axial slices first, as scanners and the method have them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelMap:
+    """One anatomy to synthesise from.
+
+    Attributes:
+        name: File name without its ending.
+        donor: Number of the patient whose lesions it shows; maps that share it belong on one side of a split.
+        weight: How often it is drawn, relative to the others.
+        labels: uint8 (D, H, W) in `ORIENTATION`.
+        lesions: int64 (n, 3), the voxels of its lesions.
+    """
+
+    name: str
+    donor: str
+    weight: float
+    labels: NDArray[np.uint8]
+    lesions: NDArray[np.int64]
+
+
+def load_label_maps(folder: Path) -> list[LabelMap]:
+    """Read all label maps of a folder.
+
+    Raises:
+        StudyError: There is none.
+        FormatError: A map holds labels outside the class list.
+    """
+    files = sorted(folder.glob("*.nii.gz"))
+    if not files:
+        raise StudyError(f"no label map (*.nii.gz) in {folder}.", "Name the folder that holds them.")
+    return [_load_label_map(file) for file in files]
+
+
+def _load_label_map(file: Path) -> LabelMap:
+    image = nib.as_closest_canonical(nib.load(file))
+    labels = np.ascontiguousarray(np.asanyarray(image.dataobj).transpose(2, 1, 0))
+    highest = int(labels.max(initial=0))
+    if labels.dtype.kind not in "iu" or highest >= len(CLASSES) or labels.min(initial=0) < 0:
+        raise FormatError(
+            f"{file.name} has labels up to {highest} of type {labels.dtype}; the classes are 0 to {len(CLASSES) - 1}.",
+            "Map its labels to the class list first.",
+        )
+    name = file.name.removesuffix(".nii.gz")
+    donor = re.findall(r"\d+", name)[-1:] or [name]
+    # A real anatomy counts more than one more set of lesions on the template's.
+    weight = 1.0 if name.startswith("mni") else 5.0
+    return LabelMap(name, donor[0], weight, labels.astype(np.uint8), np.argwhere(labels == LESION))
+
+
+def split_by_donor(maps: Sequence[LabelMap], held_out: Sequence[str]) -> tuple[list[LabelMap], list[LabelMap]]:
+    """Split maps into those to train on and those whose lesion donor is held out."""
+    train = [m for m in maps if m.donor not in held_out]
+    return train, [m for m in maps if m.donor in held_out]
+
+
+class SyntheticPatches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
+    """An endless stream of synthetic patches (t1w, flair, labels).
+
+    Sample i of a seed is the same however many workers share the stream, so a run that resumes at step n goes on
+    exactly where it stopped.
+
+    Args:
+        maps: Label maps to draw from.
+        side: Side of a patch in voxels.
+        seed: Seed of the stream.
+        first: Index of the first sample.
+        ranges: How far samples vary.
+    """
+
+    def __init__(
+        self, maps: Sequence[LabelMap], side: int, seed: int, first: int = 0, ranges: Ranges | None = None
+    ) -> None:
+        self.maps, self.side, self.seed, self.first, self.ranges = list(maps), side, seed, first, ranges
+        self.weights = torch.tensor([m.weight for m in maps], dtype=torch.float64)
+
+    def sample(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Make sample number `index`: contrasts (1, D, H, W) float32 and labels (D, H, W) uint8."""
+        generator = torch.Generator().manual_seed((self.seed << 32) + index)
+        chosen = self.maps[int(torch.multinomial(self.weights, 1, generator=generator))]
+        made = synthesise(chosen.labels, chosen.lesions, self.side, generator, self.ranges)
+        return made.t1w, made.flair, made.labels
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        worker = torch.utils.data.get_worker_info()
+        start, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        index = self.first + start
+        while True:
+            yield self.sample(index)
+            index += step

@@ -1,0 +1,21 @@
+"""The networks of RMR-Fusion and the presets they come in."""
+
+from .autoencoder import DualSwinAE, EncoderShape
+from .fusion import FusionNet
+from .heads import HEADS, build_head
+from .presets import CLASSES, PRESETS, Fused, Preset, RmrFusion, find_preset, probabilities
+
+__all__ = [
+    "CLASSES",
+    "HEADS",
+    "PRESETS",
+    "DualSwinAE",
+    "EncoderShape",
+    "Fused",
+    "FusionNet",
+    "Preset",
+    "RmrFusion",
+    "build_head",
+    "find_preset",
+    "probabilities",
+]
