@@ -11,9 +11,9 @@ namespace {
 
 constexpr int64_t kStretch = 512;  // voxels closed at a time: scores and labels stay in the first-level cache
 
-#define RMR_ADD_ROW(P)                                                                                \
-  RMR_CLONES void add_row(float* __restrict sums, const P* __restrict values, float row_weight,       \
-                          const float* __restrict window, int64_t count) {                            \
+#define RMR_ADD_ROW(P)                                                                                   \
+  RMR_CLONES void add_row(float* __restrict sums, const P* __restrict values, float row_weight,          \
+                          const float* __restrict window, int64_t count) {                               \
     for (int64_t i = 0; i < count; ++i) sums[i] = accumulate(sums[i], values[i], row_weight, window[i]); \
   }
 RMR_ADD_ROW(float)

@@ -90,8 +90,7 @@ void add_run(Component& component, const Run& run, const Index3& shape, const fl
 std::vector<size_t> ranking(const std::vector<Component>& found) {
   std::vector<size_t> order(found.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return found[a].voxels > found[b].voxels; });
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return found[a].voxels > found[b].voxels; });
   return order;
 }
 

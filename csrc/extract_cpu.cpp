@@ -14,9 +14,9 @@ namespace {
 
 constexpr int64_t kStrip = 32, kWidth = 16;  // voxels along the source's contiguous axis and along w
 
-#define RMR_NORMALISE_ROW(T)                                                                          \
+#define RMR_NORMALISE_ROW(T)                                                                           \
   RMR_CLONES void normalise_row(const T* values, float* out, int64_t count, const IntensityMap& map) { \
-    for (int64_t i = 0; i < count; ++i) out[i] = normalise(static_cast<float>(values[i]), map);       \
+    for (int64_t i = 0; i < count; ++i) out[i] = normalise(static_cast<float>(values[i]), map);        \
   }
 RMR_FOR_SOURCE_TYPES(RMR_NORMALISE_ROW)
 #undef RMR_NORMALISE_ROW
@@ -81,8 +81,7 @@ void extract_strips(const Extract<T>& op, const Range& d, const Range& h, const 
     for (int64_t i = begin; i < end; ++i) {
       const int64_t start = inner.begin + i % strips * kStrip, other = outer.begin + i / strips;
       const int64_t at_d = along_d ? start : other, at_h = along_d ? other : start;
-      const T* in =
-          op.source.row(op.origin.d + at_d, op.origin.h + at_h) + op.origin.w * op.source.stride.w;
+      const T* in = op.source.row(op.origin.d + at_d, op.origin.h + at_h) + op.origin.w * op.source.stride.w;
       float* out = op.tile + (at_d * op.size.h + at_h) * op.size.w;
       extract_strip(op, w, in, inner_stride, out, step, std::min(kStrip, inner.end - start));
     }

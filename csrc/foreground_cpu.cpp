@@ -26,7 +26,7 @@ bool any_above(const Source<T>& source, float threshold, const Index3& low, cons
   return false;
 }
 
-#define RMR_INSTANTIATE(T)                         \
+#define RMR_INSTANTIATE(T)                           \
   template void occupancy(const Occupancy<T>&, int); \
   template bool any_above(const Source<T>&, float, const Index3&, const Index3&);
 RMR_FOR_SOURCE_TYPES(RMR_INSTANTIATE)

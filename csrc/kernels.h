@@ -42,8 +42,8 @@ void resample(const ResampleArea<T>& op, int threads);
 
 // Components of the voxels with one label, largest first, then by first voxel. `probability` and `map` (ids from 1)
 // are (d, h, w) like the labels, or null.
-std::vector<Component> components(const uint8_t* labels, const Index3& shape, uint8_t value,
-                                  const float* probability, int32_t* map);
+std::vector<Component> components(const uint8_t* labels, const Index3& shape, uint8_t value, const float* probability,
+                                  int32_t* map);
 
 }  // namespace cpu
 

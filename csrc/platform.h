@@ -29,9 +29,7 @@ struct Index3 {
 };
 
 // The rows of a C-contiguous (d, h, w) block in order: where row `row` lies.
-RMR_HD inline Index3 row_start(int64_t row, const Index3& shape) {
-  return {row / shape.h, row % shape.h, 0};
-}
+RMR_HD inline Index3 row_start(int64_t row, const Index3& shape) { return {row / shape.h, row % shape.h, 0}; }
 
 namespace cuda {
 

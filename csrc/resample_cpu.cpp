@@ -34,7 +34,7 @@ void resample(const ResampleArea<T>& op, int threads) {
   for_voxels(op, threads);
 }
 
-#define RMR_INSTANTIATE(T)                              \
+#define RMR_INSTANTIATE(T)                                \
   template void resample(const ResampleNearest<T>&, int); \
   template void resample(const ResampleLinear<T>&, int);  \
   template void resample(const ResampleArea<T>&, int);

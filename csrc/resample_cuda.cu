@@ -20,7 +20,7 @@ void resample(const ResampleArea<T>& op, void* stream) {
   launch("resample area", op, op.size, stream);
 }
 
-#define RMR_INSTANTIATE(T)                                \
+#define RMR_INSTANTIATE(T)                                  \
   template void resample(const ResampleNearest<T>&, void*); \
   template void resample(const ResampleLinear<T>&, void*);  \
   template void resample(const ResampleArea<T>&, void*);

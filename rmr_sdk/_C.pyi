@@ -1,3 +1,4 @@
+# ruff: noqa: N999
 """Native kernels. Arrays are NumPy arrays, outputs are written in place, the GIL is released while an op runs.
 
 A source volume is uint8, int16, uint16 or float32 with any strides; outputs are C-contiguous. Wrong arguments raise

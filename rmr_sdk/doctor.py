@@ -120,13 +120,15 @@ def encode_checkup(checkup: Checkup) -> bytes:
 
 
 def _versions() -> dict[str, str]:
-    found = {"rmr-sdk": __version__, "python": platform.python_version(), "system": platform.platform()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # frozen into an application, which keeps no metadata
-            found[name] = "unknown"
-    return found
+    packages = {name: _version(name) for name in _PACKAGES}
+    return {"rmr-sdk": __version__, "python": platform.python_version(), "system": platform.platform(), **packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # frozen into an application, which keeps no metadata
+        return "unknown"
 
 
 def _cpu() -> Cpu:

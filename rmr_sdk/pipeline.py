@@ -133,7 +133,14 @@ class Pipeline:
         clock = Stopwatch()
         tell(progress, "prepare", 0, 1)
         with clock("prepare"):
-            prepared = prepare(study, self.manifest, reference=reference, align=align, non_finite=non_finite)
+            prepared = prepare(
+                study,
+                self.manifest,
+                reference=reference,
+                align=align,
+                non_finite=non_finite,
+                threads=self._threads,
+            )
             plan = plan_study(prepared, self.manifest, overlap, self._threads)
             blender = make_blender(prepared, plan, self.manifest, self._threads)
             slots = self._affordable_slots(plan, blender)

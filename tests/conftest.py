@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings
+from raise_sites import start_recording
 
 from rmr_sdk.geometry import Grid, reorient
 from rmr_sdk.manifest import Artifact, GoldenFile, Manifest, Robust, Training
@@ -22,6 +23,16 @@ settings.register_profile("rmr", deadline=None, max_examples=40, derandomize=Tru
 settings.load_profile("rmr")
 
 _DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_configure() -> None:
+    """Note every error that the tests make happen; tests/test_errors.py asks for them."""
+    start_recording()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run tests/test_errors.py last: it looks back at the session."""
+    items.sort(key=lambda item: item.path.name == "test_errors.py")
 
 
 @pytest.fixture(scope="session")

@@ -190,6 +190,14 @@ def test_file_is_no_zip(data: bytes, tmp_path: Path) -> None:
     expect(BundleError, 'Cannot unpack "manifest.json"', lambda: Bundle.open(tmp_path / "a.zip"))
 
 
+def test_zip_has_gone(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "tiny.zip")
+    opened = Bundle.open(tmp_path / "tiny.zip")
+    (tmp_path / "tiny.zip").unlink()
+    words = 'The bundle lacks its file "golden.npz" (No such file or directory)'
+    expect(BundleError, words, lambda: opened.read("golden.npz"))
+
+
 def test_zip_is_packed_with_another_method(tmp_path: Path) -> None:
     hostile = _zip(tmp_path / "a.zip", {MANIFEST_NAME: b"{}"}, zipfile.ZIP_LZMA)
     expect(ChecksumError, "neither stored nor deflated", lambda: Bundle.open(hostile))

@@ -62,12 +62,9 @@ Array Array::of_device(const py::object& object, const char* name) {
   const auto shape = facts["shape"].cast<std::vector<int64_t>>();
   const auto [address, read_only] = facts["data"].cast<std::pair<uintptr_t, bool>>();
   const bool strided = facts.contains("strides") && !facts["strides"].is_none();
-  return {name,
-          reinterpret_cast<void*>(address),
-          code,
-          item,
-          shape,
-          strided ? facts["strides"].cast<std::vector<int64_t>>() : contiguous_strides(shape, item),
+  return {name,      reinterpret_cast<void*>(address),
+          code,      item,
+          shape,     strided ? facts["strides"].cast<std::vector<int64_t>>() : contiguous_strides(shape, item),
           !read_only};
 }
 

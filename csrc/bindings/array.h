@@ -21,22 +21,23 @@ using Triple = std::array<int64_t, 3>;
 
 inline Index3 index3(const Triple& triple) { return {triple[0], triple[1], triple[2]}; }
 
+// The type string of both array interfaces.
 template <class T>
-constexpr const char* type_code();
+inline constexpr const char* kTypeCode = nullptr;
 template <>
-constexpr const char* type_code<uint8_t>() { return "|u1"; }
+inline constexpr const char* kTypeCode<uint8_t> = "|u1";
 template <>
-constexpr const char* type_code<int16_t>() { return "<i2"; }
+inline constexpr const char* kTypeCode<int16_t> = "<i2";
 template <>
-constexpr const char* type_code<uint16_t>() { return "<u2"; }
+inline constexpr const char* kTypeCode<uint16_t> = "<u2";
 template <>
-constexpr const char* type_code<int32_t>() { return "<i4"; }
+inline constexpr const char* kTypeCode<int32_t> = "<i4";
 template <>
-constexpr const char* type_code<float>() { return "<f4"; }
+inline constexpr const char* kTypeCode<float> = "<f4";
 template <>
-constexpr const char* type_code<double>() { return "<f8"; }
+inline constexpr const char* kTypeCode<double> = "<f8";
 template <>
-constexpr const char* type_code<Half>() { return "<f2"; }
+inline constexpr const char* kTypeCode<Half> = "<f2";
 
 class Array {
  public:
@@ -49,7 +50,9 @@ class Array {
   const std::vector<int64_t>& shape() const { return shape_; }
   Index3 shape3() const;
   template <class T>
-  bool is() const { return code_ == type_code<T>(); }
+  bool is() const {
+    return code_ == kTypeCode<T>;
+  }
 
   // The start of a C-contiguous array of this type and shape (-1: any length); `output` must be writable as well.
   template <class T>
@@ -89,7 +92,7 @@ class Array {
  private:
   template <class T>
   void check_type() const {
-    if (!is<T>()) refuse_type(type_code<T>());
+    if (!is<T>()) refuse_type(kTypeCode<T>);
   }
   void check_shape(const std::vector<int64_t>& shape) const;
   void check_contiguous() const;

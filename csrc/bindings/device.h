@@ -1,6 +1,6 @@
 // What: the ops on device memory: any object with __cuda_array_interface__, on the stream given as an integer.
-// Layout: as in ops.h. Nothing is allocated, copied or waited for; the caller keeps the arrays until the stream is done.
-// Source: own.
+// Layout: as in ops.h. Nothing is allocated, copied or waited for; the caller keeps the arrays until the stream is
+// done. Source: own.
 #pragma once
 
 #include "ops.h"

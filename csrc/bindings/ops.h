@@ -7,7 +7,7 @@
 #include <string>
 #include <type_traits>
 
-#include "slab.h"
+#include "blend_target.h"
 
 namespace rmr::bindings {
 
@@ -29,9 +29,8 @@ void bind_extract(py::module_& module) {
           Backend::extract(Extract<ValueOf<decltype(from)>>{from, index3(origin), map, data, size}, place);
         });
       },
-      py::arg("source").noconvert(), py::arg("out").noconvert(), py::kw_only(), py::arg("origin"),
-      py::arg("scale"), py::arg("offset"), py::arg("low"), py::arg("high"),
-      py::arg(Backend::kPlace) = Backend::kDefault);
+      py::arg("source").noconvert(), py::arg("out").noconvert(), py::kw_only(), py::arg("origin"), py::arg("scale"),
+      py::arg("offset"), py::arg("low"), py::arg("high"), py::arg(Backend::kPlace) = Backend::kDefault);
 }
 
 template <class Backend>
@@ -44,8 +43,8 @@ void bind_blend(py::module_& module) {
                     const Optional&, const Triple&, int32_t, int32_t, bool, float, float>(),
            py::arg("slot").noconvert(), py::arg("first").noconvert(), py::arg("last").noconvert(),
            py::arg("ring").noconvert(), py::arg("labels").noconvert(), py::arg("chosen").noconvert(),
-           py::arg("fused").noconvert(), py::kw_only(), py::arg("shape"), py::arg("classes"),
-           py::arg("chosen_class"), py::arg("complement"), py::arg("gain"), py::arg("bias"))
+           py::arg("fused").noconvert(), py::kw_only(), py::arg("shape"), py::arg("classes"), py::arg("chosen_class"),
+           py::arg("complement"), py::arg("gain"), py::arg("bias"))
       .def("blend", &Target::template blend<typename Backend::Place>, py::arg("probability").noconvert(),
            py::arg("fused").noconvert(), py::arg("window_d").noconvert(), py::arg("window_h").noconvert(),
            py::arg("window_w").noconvert(), py::kw_only(), py::arg("tile"), py::arg("origin"), py::arg("low"),
@@ -57,8 +56,7 @@ void bind_occupancy(py::module_& module) {
   using Handle = typename Backend::Handle;
   module.def(
       "occupancy",
-      [](const Handle& source, const Handle& bounds, double threshold, int64_t block,
-         typename Backend::Place place) {
+      [](const Handle& source, const Handle& bounds, double threshold, int64_t block, typename Backend::Place place) {
         if (block < 1) throw py::value_error("block must be positive.");
         const Array volume = Backend::view(source, "source");
         const Index3 shape = volume.shape3();
@@ -122,8 +120,8 @@ void bind_resample(py::module_& module) {
           }
         });
       },
-      py::arg("source").noconvert(), py::arg("out").noconvert(), py::kw_only(),
-      py::arg("matrix").noconvert(), py::arg("mode"), py::arg(Backend::kPlace) = Backend::kDefault);
+      py::arg("source").noconvert(), py::arg("out").noconvert(), py::kw_only(), py::arg("matrix").noconvert(),
+      py::arg("mode"), py::arg(Backend::kPlace) = Backend::kDefault);
 }
 
 template <class Backend>

@@ -16,8 +16,6 @@ struct Run {
 RMR_HD inline bool touch(const Run& a, const Run& b) { return a.begin <= b.end && b.begin <= a.end; }
 
 // The sum of the w indices of a run's voxels.
-RMR_HD inline int64_t index_sum(const Run& run) {
-  return (run.begin + run.end - 1) * (run.end - run.begin) / 2;
-}
+RMR_HD inline int64_t index_sum(const Run& run) { return (run.begin + run.end - 1) * (run.end - run.begin) / 2; }
 
 }  // namespace rmr

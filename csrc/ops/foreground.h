@@ -1,6 +1,6 @@
 // What: where a volume is above a threshold, in blocks: per block the bounding box of its voxels above it.
-// Layout: bounds (block d, block h, block w, 6) int32: low corner, high corner (exclusive); all zero for an empty block.
-// Source: own.
+// Layout: bounds (block d, block h, block w, 6) int32: low corner, high corner (exclusive); all zero for an empty
+// block. Source: own.
 #pragma once
 
 #include <cmath>
@@ -46,9 +46,7 @@ struct Occupancy {
   }
 
  private:
-  RMR_HD int64_t end(int64_t low, int64_t extent) const {
-    return low + block < extent ? low + block : extent;
-  }
+  RMR_HD int64_t end(int64_t low, int64_t extent) const { return low + block < extent ? low + block : extent; }
   RMR_HD void scan_row(int32_t* box, int64_t d, int64_t h, int64_t begin, int64_t end) const {
     const T* row = source.row(d, h);
     if (!any_above(row, source.stride.w, begin, end, threshold)) return;

@@ -131,8 +131,7 @@ struct ResampleArea {
     for (int64_t i = 0; i < steps.d; ++i) {
       for (int64_t j = 0; j < steps.h; ++j) {
         for (int64_t k = 0; k < steps.w; ++k) {
-          const Point point =
-              map_index(map, d + offset(i, steps.d), h + offset(j, steps.h), w + offset(k, steps.w));
+          const Point point = map_index(map, d + offset(i, steps.d), h + offset(j, steps.h), w + offset(k, steps.w));
           if (!inside(point, source.shape)) continue;
           sum += static_cast<double>(sample_linear(source, point));
           ++count;

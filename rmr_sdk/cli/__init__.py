@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _build_parser() -> argparse.ArgumentParser:
     everywhere = argparse.ArgumentParser(add_help=False)
     everywhere.add_argument(
-        "--debug", action="store_true", default=argparse.SUPPRESS, help="log every stage, and show where an error arose"
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="log choices, and show where an error arose"
     )
     parser = argparse.ArgumentParser(
         prog="rmr",

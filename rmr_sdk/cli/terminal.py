@@ -70,9 +70,8 @@ def progress_bar() -> Iterator[Report]:
         task = bar.add_task("")
 
         def show(progress: Progress) -> None:
-            bar.update(
-                task, description=_STAGES[progress.stage], completed=progress.done, total=progress.total, refresh=True
-            )
+            text, starts = _STAGES[progress.stage], progress.done == 0
+            bar.update(task, description=text, completed=progress.done, total=progress.total, refresh=starts)
 
         yield show
 

@@ -93,13 +93,16 @@ def import_openvino() -> ModuleType:
         DeviceUnavailableError: OpenVINO is not installed, or cannot be loaded.
     """
     with _import_lock:
-        if "openvino" in sys.modules or _TELEMETRY in sys.modules:
+        if "openvino" in sys.modules:
             return import_library("openvino", "openvino")
+        known = sys.modules.pop(_TELEMETRY, None)
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # how Python spells "cannot be imported"
         try:
             return import_library("openvino", "openvino")
         finally:
             del sys.modules[_TELEMETRY]
+            if known is not None:
+                sys.modules[_TELEMETRY] = known
 
 
 @dataclass(frozen=True, slots=True)

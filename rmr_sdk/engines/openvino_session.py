@@ -55,7 +55,7 @@ class OpenVinoSession:
         self._outputs = [port.get_any_name() for port in compiled.outputs]
         self._idle = deque(compiled.create_infer_request() for _ in range(slots + 1))
         self._flying: deque[tuple[Any, Tensors]] = deque()
-        self._lent: Any = None
+        self._lent: tuple[Any, Tensors] | None = None
         self._slots = slots
 
     def submit(self, inputs: Tensors) -> None:
@@ -72,26 +72,29 @@ class OpenVinoSession:
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"OpenVINO refuses the tile: {last_line(error)}.", REPORT) from error
         self._idle.popleft()
-        self._flying.append((request, inputs))  # the inputs stay referenced for as long as they are read
+        self._flying.append((request, inputs))  # keeps the inputs alive for as long as they are read
 
     def collect(self) -> Tensors:
         """Wait for the oldest tile."""
         if not self._flying:
             raise EngineError("No tile of the session is in flight.", "Submit a tile first.")
         if self._lent is not None:
-            self._idle.append(self._lent)
-        self._lent, _ = self._flying.popleft()
+            self._idle.append(self._lent[0])
+        self._lent = self._flying.popleft()
+        request, _ = self._lent
         try:
-            self._lent.wait()
+            request.wait()
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed on a tile: {last_line(error)}.", REPORT) from error
-        return {name: self._lent.get_tensor(name).data for name in self._outputs}
+        return {name: request.get_tensor(name).data for name in self._outputs}
 
     def close(self) -> None:
         """Give up the tiles in flight and release the session."""
-        for request, _ in self._flying:
+        # The one last collected counts too: an interrupt may have ended the wait for it before its end.
+        unfinished = [*self._flying] if self._lent is None else [self._lent, *self._flying]
+        for request, _ in unfinished:
             request.cancel()
-        for request, _ in self._flying:
+        for request, _ in unfinished:
             with contextlib.suppress(RuntimeError):  # how a cancelled request reports back
                 request.wait()
         self._flying.clear()

@@ -7,7 +7,6 @@ and distance come from MONAI; lesions are 26-connected, and one counts as found 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -114,15 +113,10 @@ def predict(network: RmrFusion, t1w: Tensor, flair: Tensor, overlap: float = 0.2
         return fused.image, fused.logits.softmax(1)
 
     with torch.inference_mode():
-        outputs = sliding_window_inference(
-            torch.cat([t1w, flair], 1), network.preset.tile, 1, _as_tensors(run), overlap, mode="gaussian"
+        fused, probability = sliding_window_inference(
+            torch.cat([t1w, flair], 1), network.preset.tile, 1, run, overlap, mode="gaussian"
         )
-    fused, probability = outputs
     return fused, probability
-
-
-def _as_tensors(run: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
-    return lambda tile: tuple(part.float() for part in run(tile))
 
 
 def load_study(folder: Path) -> tuple[Tensor, Tensor, Mask, tuple[float, float, float]]:

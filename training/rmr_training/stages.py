@@ -199,7 +199,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the averaged weights, then the state to resume from."""
-        averaged = self.average.module
+        averaged: RmrFusion = self.average.module  # type: ignore[assignment]
         save_checkpoint(
             self.folder / "model.pth", averaged, self.recipe.stage, {"step": self.step, "recipe": asdict(self.recipe)}
         )

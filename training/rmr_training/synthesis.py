@@ -102,10 +102,10 @@ def _centre(draw: _Draw, labels: NDArray[np.uint8], lesions: NDArray[np.int64], 
         reach = side // 3
         return voxel + torch.tensor([draw.integer(-reach, reach) for _ in range(3)]).float()
     for _ in range(8):  # a patch of air teaches little
-        voxel = [draw.integer(0, n - 1) for n in labels.shape]
-        if labels[tuple(voxel)]:
+        place = [draw.integer(0, n - 1) for n in labels.shape]
+        if labels[tuple(place)]:
             break
-    return torch.tensor(voxel).float()
+    return torch.tensor(place).float()
 
 
 def _sampling_grid(draw: _Draw, shape: Sequence[int], centre: Tensor, side: int, ranges: Ranges) -> Tensor:

@@ -1,114 +1,167 @@
-"""exp"""
+"""Window attention and blocks in the form that engines like: exact, static, and with nothing left to compute twice.
+
+Three rewrites, each exact. The scale is folded into the weights of q. The bias of k is dropped: it adds the same
+number to every score of a query, and softmax does not see that. The bias of v is moved behind the attention, into the
+bias of `proj`: the probabilities of a query add up to one. What is left of a padded token is a zero row for k and v
+and a score that is only its position bias, so rows of zeros may stand for padding.
+"""
+
 from __future__ import annotations
-import numpy as np, torch
+
+import torch
+from rmr_training.models.swin import MASKED
 from torch import Tensor, nn
-import torch.nn.functional as F
-from .windows import *
 
-class Attn(nn.Module):
-    def __init__(s, block, win, mask, wide=0):
+from .windows import Windows
+
+
+class Dense(nn.Module):
+    """A linear layer that becomes one MatMul with a (K, N) constant, and one Add.
+
+    Args:
+        weight: (N, K), as `nn.Linear` keeps it.
+        bias: (N,).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        a=block.attn; heads=getattr(a,'heads',None) or a.num_heads
-        C=a.proj.in_features; hw=C//heads; s.h=heads; s.win=(win.count,win.tokens); s.C=C
-        s.mask=mask if win.masked else 'none'
-        W=a.qkv.weight.detach(); b=a.qkv.bias.detach()
-        wq,wk,wv=W.chunk(3); bq,bk,bv=b.chunk(3)
-        sc=hw**-0.5
-        wq=wq*sc; bq=bq*sc
-        ex={'signs':4}.get(s.mask,0)
-        qw=max(wide,hw+ex) if not(s.mask=='signs' and wide==0) else hw+ex
-        s.qw=qw; s.hw=hw
-        def pad(w,n): 
-            w=w.view(heads,hw,-1); return torch.cat([w,w.new_zeros(heads,n-hw,w.shape[2])],1).reshape(heads*n,-1)
-        s.wq=nn.Parameter(pad(wq,qw).t().contiguous()); s.bq=nn.Parameter(pad(bq[:,None],qw)[:,0])
-        s.wk=nn.Parameter(pad(wk,qw).t().contiguous()); s.wv=nn.Parameter(wv.t().contiguous())
-        s.wp=nn.Parameter(a.proj.weight.detach().t().contiguous()); s.bp=nn.Parameter(a.proj.bias.detach()+a.proj.weight.detach()@bv)
-        n=win.tokens
-        s.bias=nn.Parameter(a.relative_position_bias_table.detach()[a.relative_position_index[:n,:n]].permute(2,0,1)[None].contiguous())
-        sides=torch.from_numpy(win.sides.copy())
-        if s.mask=='where':
-            ids=sum(sides[...,i].long()*2**i for i in range(sides.shape[-1])).to(torch.int32)
-            s.register_buffer('ids',ids)
-        if s.mask=='const':
-            ids=sum(sides[...,i].long()*2**i for i in range(sides.shape[-1]))
-            s.register_buffer('m',torch.where(ids[:,None,:,None]==ids[:,None,None,:],0.,-100.))
-        if s.mask=='signs':
-            sg=sides.float()*2-1; na=sg.shape[-1]
-            k=torch.zeros(win.count,1,n,qw); q=k.clone()
-            k[:,0,:,hw:hw+na]=sg; k[:,0,:,hw+na]=1; q[:,0,:,hw:hw+na]=50*sg; q[:,0,:,hw+na]=-50*na
-            s.register_buffer('ks',k); s.register_buffer('qs',q)
-    def forward(s,x):
-        W,n=s.win
-        q=(x@s.wq+s.bq); k=x@s.wk; v=x@s.wv
-        return s.rest(q,k,v)
-    def rest(s,q,k,v):
-        W,n=s.win
-        q=q.view(W,n,s.h,s.qw).permute(0,2,1,3); k=k.view(W,n,s.h,s.qw).permute(0,2,1,3); v=v.view(W,n,s.h,s.hw).permute(0,2,1,3)
-        if s.mask=='signs': q=q+s.qs; k=k+s.ks
-        sc=q@k.transpose(-1,-2)+s.bias
-        if s.mask=='where': sc=sc+torch.where(s.ids[:,None,:,None]==s.ids[:,None,None,:],0.,-100.)
-        if s.mask=='const': sc=sc+s.m
-        o=torch.softmax(sc,-1)@v
-        return o.permute(0,2,1,3).reshape(W*n,s.C)@s.wp+s.bp
+        self.weight = nn.Parameter(weight.detach().t().contiguous())
+        self.bias = nn.Parameter(bias.detach().clone())
 
-class Packed(Attn):
-    """one matmul + split"""
-    def __init__(s,*a,**k):
-        super().__init__(*a,**k)
-        s.w=nn.Parameter(torch.cat([s.wq,s.wk,s.wv],1)); s.b=nn.Parameter(torch.cat([s.bq,torch.zeros(s.wk.shape[1]+s.wv.shape[1])]))
-        s.sizes=[s.wq.shape[1],s.wk.shape[1],s.wv.shape[1]]
-        del s.wq,s.wk,s.wv,s.bq
-    def forward(s,x):
-        return s.rest(*torch.split(x@s.w+s.b,s.sizes,-1))
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (rows, K) to (rows, N)."""
+        return x @ self.weight + self.bias
 
-class Gathered(nn.Module):
-    """padded: gather in/out"""
-    def __init__(s,inner,idx_in,idx_out,rows,C):
-        super().__init__(); s.inner=inner; s.register_buffer('i',idx_in); s.register_buffer('o',idx_out); s.register_buffer('z',torch.zeros(1,C))
-    def forward(s,x):
-        x=torch.cat([x,s.z]); a=s.inner
-        q,k,v=torch.split(x@a.w+a.b,a.sizes,-1) if hasattr(a,'w') else (x@a.wq+a.bq,x@a.wk,x@a.wv)
-        o=a.rest(*(torch.index_select(t,0,s.i) for t in (q,k,v)))
-        return torch.index_select(o,0,s.o)
 
-class Block(nn.Module):
-    def __init__(s,b,attn): 
-        super().__init__(); s.n1=b.norm1;s.n2=b.norm2;s.mlp=b.mlp;s.attn=attn
-    def forward(s,x):
-        x=x+s.attn(s.n1(x)); return x+s.mlp(s.n2(x))
+class RegionMasks(nn.Module):
+    """The masks of shifted windows, made from small tables of region numbers that are inputs of the graph.
 
-class Take(nn.Module):
-    def __init__(s,i): super().__init__(); s.register_buffer('i',torch.from_numpy(i))
-    def forward(s,x): return torch.index_select(x,0,s.i)
+    An engine that sees the numbers as constants unfolds them into a mask of hundreds of megabytes; TensorRT does not
+    where they are an input, and its fused attention takes the mask as it is computed. Blocks of the same windows share
+    a table and its mask.
+    """
 
-def build(blocks,grid,mask,kind=Packed,stream=True,wide=0):
-    N=int(np.prod(grid)); order=np.arange(N); steps=[]
-    for b in blocks:
-        win=plan_windows(tuple(grid),b.window,b.shifted)
-        flat=win.slots.reshape(-1)
-        inner=kind(b,win,mask,wide)
-        if not win.padded and stream:
-            inv=np.empty(N,np.int64); inv[order]=np.arange(N)
-            if (flat!=order).any(): steps.append(Take(inv[flat]))
-            order=flat; steps.append(Block(b,inner))
-        else:
-            inv=np.empty(N+1,np.int64); inv[order]=np.arange(N); inv[N]=N
-            idx=inv[np.where(flat==PADDING,N,flat)]
-            out=np.empty(N,np.int64); ok=flat!=PADDING; out[inv[flat[ok]]]=np.nonzero(ok)[0]
-            steps.append(Block(b,Gathered(inner,torch.from_numpy(idx),torch.from_numpy(out),N,b.norm1.weight.numel())))
-    if (order!=np.arange(N)).any():
-        inv=np.empty(N,np.int64); inv[order]=np.arange(N); steps.append(Take(inv))
-    return nn.Sequential(*steps)
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: list[Tensor] = []
+        self._names: dict[bytes, int] = {}
+        self._masks: dict[int, Tensor] = {}
+        self._bound: tuple[Tensor, ...] = ()
 
-class StaticSwin(nn.Module):
-    def __init__(s,swin,grid,mask,**k):
-        super().__init__(); s.pe=swin.patch_embed; s.grid=grid; s.C=swin.width
-        s.blocks=build([*swin.layers1[0].blocks,*swin.layers2[0].blocks],grid,mask,**k)
-    def forward(s,x):
-        x=s.pe(x).reshape(s.C,-1).transpose(0,1)
-        x=F.layer_norm(s.blocks(x),(s.C,))
-        return x.transpose(0,1).reshape(1,s.C,*s.grid)
+    def register(self, windows: Windows) -> int | None:
+        """Keep the table of a block's windows and return its number, or None where nothing is masked."""
+        if not windows.masked:
+            return None
+        table = torch.from_numpy(windows.regions).to(torch.int32)
+        key = bytes(str(table.shape), "ascii") + table.numpy().tobytes()
+        if key not in self._names:
+            self._names[key] = len(self.tables)
+            self.tables.append(table)
+        return self._names[key]
 
-class PReLUm(nn.Module):
-    def __init__(s,p): super().__init__(); s.a=nn.Parameter(p.weight.detach().view(1,-1,1,1,1))
-    def forward(s,x): return torch.relu(x)+s.a*torch.clamp(x,max=0)
+    def bind(self, tables: tuple[Tensor, ...]) -> None:
+        """Use these tensors, graph inputs while tracing, in place of `tables` until the next call."""
+        self._bound, self._masks = tables, {}
+
+    def mask(self, number: int) -> Tensor:
+        """Return what to add to scores: (windows, 1, places, places), 0 within a region and -100 across."""
+        if number not in self._masks:
+            table = self._bound[number]
+            same = table[:, None, :, None] == table[:, None, None, :]
+            self._masks[number] = torch.where(same, torch.zeros(()), torch.full((), MASKED))
+        return self._masks[number]
+
+
+class StaticAttention(nn.Module):
+    """Attention within the windows of one block.
+
+    Args:
+        attention: What to take the weights from: `qkv`, `proj`, `relative_position_bias_table` and
+            `relative_position_index` as METHOD's encoder and MONAI's Swin transformer name them.
+        heads: Attention heads.
+        windows: The windows.
+        masks: Where to register the regions.
+    """
+
+    def __init__(self, attention: nn.Module, heads: int, windows: Windows, masks: RegionMasks) -> None:
+        super().__init__()
+        self.heads, self.shape, self._masks = heads, windows.slots.shape, (masks,)
+        self.number = masks.register(windows)
+        qkv, proj = attention.qkv, attention.proj
+        width = proj.in_features
+        scale = torch.ones(3 * width)
+        scale[:width] = (width // heads) ** -0.5
+        query_bias, _, value_bias = qkv.bias.detach().chunk(3)
+        kept = torch.cat([query_bias, torch.zeros(2 * width)])
+        self.qkv = Dense(qkv.weight * scale[:, None], kept * scale)
+        self.proj = Dense(proj.weight, proj.bias + proj.weight @ value_bias)
+        places = self.shape[1]
+        index = attention.relative_position_index[:places, :places]
+        table = attention.relative_position_bias_table.detach()
+        self.position_bias = nn.Parameter(table[index].permute(2, 0, 1)[None].contiguous())
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """Map q, k, v of each place (windows * places, 3 * width) to (windows * places, width)."""
+        windows, places = self.shape
+        width = qkv.shape[1] // 3
+        q, k, v = (
+            rows.reshape(windows, places, self.heads, width // self.heads).permute(0, 2, 1, 3)
+            for rows in qkv.split(width, 1)
+        )
+        scores = q @ k.transpose(2, 3) + self.position_bias
+        if self.number is not None:
+            scores = scores + self._masks[0].mask(self.number)
+        return (scores.softmax(3) @ v).permute(0, 2, 1, 3).reshape(windows * places, width)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map tokens in the order of their places (windows * places, width) to the same shape."""
+        return self.proj(self.attend(self.qkv(rows)))  # type: ignore[no-any-return]
+
+
+class PaddedAttention(StaticAttention):
+    """Attention within windows of which some places are padding; tokens come and go without it.
+
+    Args:
+        attention: See `StaticAttention`.
+        heads: Attention heads.
+        windows: The windows.
+        masks: Where to register the regions.
+        places: int64, for each place the row of its token, or the number of rows where it is padding.
+        back: int64, for each row its place.
+    """
+
+    def __init__(
+        self, attention: nn.Module, heads: int, windows: Windows, masks: RegionMasks, places: Tensor, back: Tensor
+    ) -> None:
+        super().__init__(attention, heads, windows, masks)
+        self.register_buffer("places", places)
+        self.register_buffer("back", back)
+        self.register_buffer("padding", torch.zeros(1, self.proj.weight.shape[0]))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map tokens (rows, width) to the same shape."""
+        qkv = self.qkv(torch.cat([rows, self.padding]))  # type: ignore[list-item]
+        attended = self.attend(qkv.index_select(0, self.places))  # type: ignore[arg-type]
+        return self.proj(attended.index_select(0, self.back))  # type: ignore[no-any-return, arg-type]
+
+
+class StaticBlock(nn.Module):
+    """A residual block of attention and MLP on rows of tokens.
+
+    Args:
+        block: What to take norms and MLP from: `norm1`, `norm2`, `mlp.linear1`, `mlp.linear2`.
+        attention: Its attention, rewritten.
+    """
+
+    def __init__(self, block: nn.Module, attention: StaticAttention) -> None:
+        super().__init__()
+        self.attention = attention
+        self.norm1, self.norm2 = block.norm1, block.norm2
+        self.linear1 = Dense(block.mlp.linear1.weight, block.mlp.linear1.bias)
+        self.linear2 = Dense(block.mlp.linear2.weight, block.mlp.linear2.bias)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map tokens (rows, width) to the same shape."""
+        rows = rows + self.attention(self.norm1(rows))
+        hidden = nn.functional.gelu(self.linear1(self.norm2(rows)))
+        return rows + self.linear2(hidden)  # type: ignore[no-any-return]

@@ -1,9 +1,10 @@
-"""Where the tokens of a grid go: window slots, padding and shift regions as constant tables.
+"""Where the tokens of a grid go: the windows of a block as constant tables.
 
-Owns the index arithmetic of shifted windows. Because the grid is static, zero padding, the cyclic roll and the
-partition into windows are one permutation, known at export:
+Owns the index arithmetic of shifted windows. On a static grid zero padding, cyclic roll and partition together only
+move tokens, so one table per block says it all:
 
-    row of a token  --(slots)-->  slot (window, place in it)  --(its inverse)-->  row of the token
+    slots[window, place] = number of the token there along (D, H, W), or PADDING
+    regions[window, place] = which side of the wrap-around it lies on; tokens attend to others of their own number
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ from numpy.typing import NDArray
 from rmr_training.models.swin import Triple, padded_grid, window_and_shift
 
 IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 
 PADDING = -1
-"""Stands in `Windows.slots` for a token that only the zero padding brings."""
+"""Stands in `Windows.slots` where no token is: the zero padding at the far end of a grid."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,35 +27,22 @@ class Windows:
     """The windows of one block on a static token grid.
 
     Attributes:
-        count: Number of windows.
-        slots: int64 (count, tokens): the token, numbered along (D, H, W), that each slot of each window holds, or
-            `PADDING`.
-        sides: bool (count, tokens, shifted axes): on which side of the wrap-around a slot lies, along each shifted
-            axis. Tokens attend to each other where all sides agree.
+        slots: int64 (windows, places), tokens by number; `PADDING` where a place holds none.
+        regions: int64 (windows, places), equal within a window exactly where two tokens may attend to each other.
     """
 
     slots: IntArray
-    sides: BoolArray
-
-    @property
-    def count(self) -> int:
-        """Number of windows."""
-        return self.slots.shape[0]
-
-    @property
-    def tokens(self) -> int:
-        """Slots of a window."""
-        return self.slots.shape[1]
+    regions: IntArray
 
     @property
     def padded(self) -> bool:
-        """Whether a slot holds padding."""
+        """Whether some place holds padding."""
         return bool((self.slots == PADDING).any())
 
     @property
     def masked(self) -> bool:
-        """Whether a window holds more than one region."""
-        return bool((self.sides != self.sides[:, :1]).any())
+        """Whether some window holds more than one region."""
+        return bool((self.regions != self.regions[:, :1]).any())
 
 
 @lru_cache(maxsize=64)
@@ -64,35 +51,26 @@ def plan_windows(grid: Triple, window: int, shifted: bool) -> Windows:
 
     Args:
         grid: Tokens along (D, H, W).
-        window: Nominal window side.
+        window: Nominal window side. An axis that is not longer is one window, and is not shifted.
         shifted: Whether the block is a shifted one.
 
     Returns:
-        Slots and sides. An axis not longer than the window is one unshifted window.
+        The tables; windows and the places inside them with depth varying slowest.
     """
     sides, shifts = window_and_shift(grid, window, shifted)
     padded = padded_grid(grid, sides)
-    slots = np.full(padded, PADDING, np.int64)
-    slots[: grid[0], : grid[1], : grid[2]] = np.arange(np.prod(grid)).reshape(grid)
+    slots = np.full(padded, PADDING)
+    slots[tuple(slice(length) for length in grid)] = np.arange(np.prod(grid)).reshape(grid)
     slots = np.roll(slots, [-shift for shift in shifts], (0, 1, 2))
-    moved = [axis for axis in range(3) if shifts[axis]]
-    beyond = [_beyond_wrap(padded, axis, shifts[axis]) for axis in moved]
-    flags = np.stack([_cut(flag, sides) for flag in beyond], -1) if beyond else np.zeros((*_cut(slots, sides).shape, 0), bool)
-    return Windows(_cut(slots, sides), flags)
+    # Regions also part at length - window, but that is the border between two windows. What is left is the border
+    # at length - shift, behind which lies what came round from the near end: one bit an axis.
+    bits = [(np.arange(length) >= length - shift) << axis for axis, (length, shift) in enumerate(zip(padded, shifts, strict=True))]
+    regions = bits[0][:, None, None] | bits[1][:, None] | bits[2]
+    return Windows(_cut(slots, sides), _cut(regions, sides))
 
 
-def _beyond_wrap(padded: Triple, axis: int, shift: int) -> BoolArray:
-    # After the roll the far `shift` positions hold what came round from the near end. Regions also part at
-    # L - window, but that is a border between windows.
-    along = np.zeros(padded[axis], bool)
-    along[-shift:] = True
-    shape = [1, 1, 1]
-    shape[axis] = padded[axis]
-    return np.broadcast_to(along.reshape(shape), padded)
-
-
-def _cut(grid: NDArray[np.generic], sides: Triple) -> NDArray[np.generic]:
-    """Cut (D, H, W) into (windows, tokens per window), both with depth varying slowest."""
+def _cut(grid: IntArray, sides: Triple) -> IntArray:
+    """Cut (D, H, W) into (windows, places), both with depth varying slowest."""
     d, h, w = (length // side for length, side in zip(grid.shape, sides, strict=True))
     blocks = grid.reshape(d, sides[0], h, sides[1], w, sides[2])
     return blocks.transpose(0, 2, 4, 1, 3, 5).reshape(d * h * w, -1)

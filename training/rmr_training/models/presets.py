@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -47,10 +48,7 @@ class Preset:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Preset:
         """Build a preset from what `to_metadata` gave."""
-        values = dict(metadata)
-        encoder = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(values.pop("encoder")).items()}
-        d, h, w = values.pop("tile")
-        return cls(encoder=EncoderShape(**encoder), classes=tuple(values.pop("classes")), tile=(d, h, w), **values)
+        return msgspec.convert(dict(metadata), cls)
 
 
 PRESETS: dict[str, Preset] = {

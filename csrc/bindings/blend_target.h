@@ -16,9 +16,9 @@ class BlendTarget {
   using Handle = typename Backend::Handle;
   using Optional = std::optional<Handle>;
 
-  BlendTarget(const Handle& slot, const Handle& first, const Handle& last, const Optional& ring,
-              const Optional& labels, const Optional& chosen, const Optional& fused, const Triple& shape,
-              int32_t classes, int32_t chosen_class, bool complement, float gain, float bias)
+  BlendTarget(const Handle& slot, const Handle& first, const Handle& last, const Optional& ring, const Optional& labels,
+              const Optional& chosen, const Optional& fused, const Triple& shape, int32_t classes, int32_t chosen_class,
+              bool complement, float gain, float bias)
       : shape_{shape[0], shape[1], shape[2]} {
     slab_.shape = index3(shape);
     slab_.classes = classes;

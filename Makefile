@@ -1,0 +1,55 @@
+# RMR SDK: every command a developer needs. `make demo` and `make test` work on a fresh machine.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STUDY ?=
+OUT ?= demo_output
+# Torch is pinned here and only here: an open range would pull its CUDA packages into a CPU environment.
+TORCH := torch==2.13.0
+CUDA_ARCHITECTURES := all-major
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check format bench cuda install install-dev clean
+
+demo: $(VENV)/.runtime  ## install the runtime and run the main job; STUDY=DIR runs a study of yours
+	$(BIN)/rmr demo $(STUDY) --out $(OUT)
+
+test: $(VENV)/.dev check cuda  ## static checks, all CUDA architectures compiled, the whole test suite
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests
+
+check: $(VENV)/.dev  ## formatting, lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: $(VENV)/.dev  ## rewrite the code as `make check` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format -i
+
+cuda: $(VENV)/.dev  ## compile the CUDA kernels for every architecture, warnings as errors; no GPU needed
+	$(BIN)/python tests/compile_cuda.py
+
+bench: $(VENV)/.dev  ## run the benchmarks and write benchmarks/results
+	$(BIN)/python benchmarks/bench_kernels.py
+	$(BIN)/python benchmarks/bench_pipeline.py
+	$(BIN)/python benchmarks/tables.py README.md
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml CMakeLists.txt setup.py $(shell find csrc rmr_sdk -type f -not -name '*.pyc' -not -name '*.so') | $(VENV)/bin/python
+	RMR_CUDA=OFF $(BIN)/pip install -q .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml CMakeLists.txt setup.py training/pyproject.toml export/pyproject.toml $(shell find csrc -type f) | $(VENV)/bin/python
+	$(BIN)/pip install -q $(TORCH)
+	$(BIN)/pip install -q -e '.[dev]'
+	$(BIN)/pip install -q -e ./training -e ./export
+	touch $@
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) build dist demo_output *.egg-info rmr_sdk/_C*.so

@@ -1,0 +1,141 @@
+"""From a network to a bundle: graph, proof, golden tile, manifest, in that order; written last and at once."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from rmr_sdk.bundle import Bundle, write_bundle
+from rmr_sdk.errors import ConfigError, FormatError
+from rmr_sdk.golden import encode_golden, record_golden
+from rmr_sdk.manifest import (
+    INTENDED_USE,
+    UNHASHED,
+    Accuracy,
+    Artifact,
+    DataSource,
+    GoldenFile,
+    Limit,
+    Manifest,
+    Training,
+)
+from rmr_training.models.swin import Triple
+
+from .checkpoint import Source
+from .graph import build_graph
+from .parity import prove, random_tile, torch_runner
+from .phantom import phantom
+
+logger = logging.getLogger(__name__)
+
+GRAPH, GOLDEN = "model.fp32.onnx", "golden.npz"
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a person knows about a network and no checkpoint says; a TOML file.
+
+    Fields that are left out are taken from the checkpoint, or are not stated.
+    """
+
+    licence: str = "not stated"
+    intended_use: str = INTENDED_USE
+    spacing_mm: tuple[float, float, float] | None = None
+    spacing_tolerance: float | None = None
+    orientation: str | None = None
+    recipe: str | None = None
+    data: tuple[DataSource, ...] = ()
+    studies_seen: tuple[str, ...] = ()
+    accuracy: tuple[Accuracy, ...] = ()
+    tolerance: tuple[Limit, ...] = ()
+
+
+def read_card(path: Path) -> Card:
+    """Read a card.
+
+    Raises:
+        FormatError: The file cannot be read, is not TOML, or has a field that a card does not have.
+    """
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=Card)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise FormatError(f'the card "{path.name}" cannot be used: {error}.', "See docs/export.md.") from error
+
+
+def export_bundle(
+    source: Source,
+    target: Path,
+    tile: Triple | None = None,
+    name: str = "rmr-fusion",
+    version: str = "0.1.0",
+    card: Card | None = None,
+    overwrite: bool = False,
+) -> Bundle:
+    """Export a network.
+
+    Args:
+        source: The network and what is known about it.
+        target: A `.zip` file, otherwise a folder.
+        tile: (D, H, W) in voxels; None for the tile of the preset.
+        name: Name of the bundle.
+        version: Version of the bundle.
+        card: What else is known.
+        overwrite: Replace an existing bundle.
+
+    Returns:
+        The bundle, opened.
+
+    Raises:
+        ExportError: The network cannot be traced, or an engine differs from torch; nothing is written.
+        ConfigError: The network cannot be computed on such a tile.
+        ManifestError: Name, version or a field of the card breaks the manifest's schema.
+        OutputError: `target` exists or cannot be written.
+    """
+    tile = tile or source.network.preset.tile
+    manifest = _manifest(source, tile, name, version, card or Card())
+    run = torch_runner(source.network)
+    noise = random_tile(tile)
+    golden_inputs = phantom(tile)
+    try:
+        tiles = {"random": (noise, run(noise)), "golden": (golden_inputs, run(golden_inputs))}
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the network cannot be computed on a tile of {' x '.join(map(str, tile))}: {_first_line(error)}.",
+            "Choose sides that are multiples of what encoder and head need, such as 32.",
+            tile=tile,
+        ) from error
+    graph = build_graph(source.network, tile)
+    logger.info("graph of %d nodes, %.1f MB", len(graph.graph.node), graph.ByteSize() / 1e6)
+    prove(graph, tiles)
+    golden = record_golden(golden_inputs, lambda _: tiles["golden"][1])
+    files = {GRAPH: graph.SerializeToString(deterministic=True), GOLDEN: encode_golden(golden)}
+    return write_bundle(target, manifest, files, overwrite=overwrite)
+
+
+def _manifest(source: Source, tile: Triple, name: str, version: str, card: Card) -> Manifest:
+    classes = source.network.preset.classes if source.network.head is not None else None
+    return Manifest(
+        name=name,
+        version=version,
+        licence=card.licence,
+        intended_use=card.intended_use,
+        contrasts=("T1w", "FLAIR"),
+        reference="FLAIR",
+        orientation=card.orientation or source.orientation,
+        spacing_mm=card.spacing_mm or source.spacing_mm,
+        spacing_tolerance=source.spacing_tolerance if card.spacing_tolerance is None else card.spacing_tolerance,
+        normalisation=source.normalisation,
+        tile_shape=tile,
+        classes=classes,
+        lesion_class="lesion" if classes and "lesion" in classes else None,
+        artifacts=(Artifact(path=GRAPH, sha256=UNHASHED, size=1, precision="fp32", kind="onnx"),),
+        golden=GoldenFile(path=GOLDEN, sha256=UNHASHED, size=1),
+        accuracy=card.accuracy,
+        tolerance=card.tolerance,
+        training=Training(recipe=card.recipe or source.recipe, data=card.data, studies_seen=card.studies_seen),
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".")

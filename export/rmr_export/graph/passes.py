@@ -1,0 +1,94 @@
+"""Clean-up of a traced graph: named passes, each exact, each in its own place.
+
+A pass takes an onnx-graphsurgeon graph and changes it in place. What belongs to the arithmetic of a network (windows,
+biases, PReLUs) is rewritten before tracing, in `network`; what tracing leaves behind is removed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+IR_VERSION = 10
+"""Of the file format; the newest that TensorRT 10.3 and ONNX Runtime 1.18 read."""
+
+
+def fold_constants(graph: gs.Graph) -> None:
+    """Compute what depends on constants only, such as reshaped index tables."""
+    graph.fold_constants(error_ok=False)
+
+
+def drop_identities(graph: gs.Graph) -> None:
+    """Remove Identity nodes, and Reshape and Transpose nodes that change nothing."""
+    for node in graph.nodes:
+        if not _is_identity(node) or node.outputs[0] in graph.outputs:
+            continue
+        source, gone = node.inputs[0], node.outputs[0]
+        for reader in list(gone.outputs):
+            reader.inputs = [source if tensor is gone else tensor for tensor in reader.inputs]
+        node.outputs.clear()
+
+
+def narrow_indices(graph: gs.Graph) -> None:
+    """Keep the indices of Gather nodes as int32: half the size, and what engines compute with."""
+    for node in graph.nodes:
+        if node.op == "Gather" and isinstance(node.inputs[1], gs.Constant):
+            indices = node.inputs[1].values
+            if indices.dtype == np.int64:
+                node.inputs[1] = gs.Constant(f"{node.inputs[1].name}.int32", indices.astype(np.int32))
+
+
+def share_constants(graph: gs.Graph) -> None:
+    """Keep one of all constants that are equal bit for bit: both encoders use the same index tables."""
+    first: dict[tuple[str, tuple[int, ...], bytes], gs.Constant] = {}
+    for node in graph.nodes:
+        for place, tensor in enumerate(node.inputs):
+            if isinstance(tensor, gs.Constant):
+                values = tensor.values
+                key = (values.dtype.str, values.shape, values.tobytes())
+                node.inputs[place] = first.setdefault(key, tensor)
+
+
+PASSES: tuple[Callable[[gs.Graph], None], ...] = (fold_constants, drop_identities, narrow_indices, share_constants)
+"""In the order in which `tidy` applies them."""
+
+
+def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Apply all passes, and leave nothing in the file that is not needed to run it.
+
+    Tracing notes where in which source file every node comes from; paths of the machine do not belong in a bundle.
+
+    Args:
+        model: As traced.
+
+    Returns:
+        A new model with the same inputs and outputs.
+    """
+    graph = gs.import_onnx(model)
+    for apply in PASSES:
+        apply(graph)
+    graph.cleanup().toposort()
+    tidied = gs.export_onnx(graph, do_type_check=False)
+    tidied.ir_version = IR_VERSION
+    tidied.producer_name, tidied.producer_version = "rmr-export", version("rmr-export")
+    tidied.doc_string = tidied.graph.doc_string = ""
+    del tidied.metadata_props[:], tidied.graph.metadata_props[:]
+    for item in (*tidied.graph.node, *tidied.graph.input, *tidied.graph.output, *tidied.graph.value_info):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    tidied.graph.name = "rmr-fusion"
+    return tidied
+
+
+def _is_identity(node: Any) -> bool:
+    if node.op == "Identity":
+        return True
+    shapes = [tensor.shape for tensor in (node.inputs[0], node.outputs[0])] if node.inputs and node.outputs else []
+    if node.op == "Reshape":
+        return shapes[0] is not None and shapes[0] == shapes[1]
+    return node.op == "Transpose" and list(node.attrs["perm"]) == sorted(node.attrs["perm"])

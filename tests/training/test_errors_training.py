@@ -1,0 +1,76 @@
+"""Bad input to training and evaluation: each a typed error that says what, where and how to fix it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from rmr_training.checkpoint import load_network, read_checkpoint, save_checkpoint
+from rmr_training.data import load_label_maps
+from rmr_training.evaluate import load_study
+from rmr_training.models import Preset, RmrFusion, build_head, find_preset
+
+from rmr_sdk.errors import ConfigError, FormatError, GeometryError, RmrError, StudyError
+from tests.training.test_stages import TINY
+
+Situation = Callable[[Path], object]
+
+
+def save_image(path: Path, array: np.ndarray, spacing: float = 1.0) -> None:
+    nib.save(nib.Nifti1Image(array, np.diag([spacing, spacing, spacing, 1.0])), path)
+
+
+def without_model(folder: Path) -> object:
+    torch.save({"weights": {}}, folder / "model.pth")
+    return read_checkpoint(folder / "model.pth")
+
+
+def without_preset(folder: Path) -> object:
+    torch.save({"model": {}}, folder / "model.pth")
+    return load_network(folder / "model.pth")
+
+
+def of_another_shape(folder: Path) -> object:
+    save_checkpoint(folder / "model.pth", RmrFusion(TINY), "joint", {})
+    content = read_checkpoint(folder / "model.pth")
+    content["preset"] = Preset("other", TINY.encoder, growth=8, head=None).to_metadata()
+    torch.save(content, folder / "model.pth")
+    return load_network(folder / "model.pth")
+
+
+def with_label_nine(folder: Path) -> object:
+    save_image(folder / "patient01.nii.gz", np.full((4, 4, 4), 9, np.uint8))
+    return load_label_maps(folder)
+
+
+def on_two_grids(folder: Path) -> object:
+    image = np.random.default_rng(0).random((8, 8, 8), np.float32)
+    save_image(folder / "t1.nii.gz", image)
+    save_image(folder / "flair.nii.gz", image, spacing=2.0)
+    save_image(folder / "lesion.nii.gz", (image > 0.5).astype(np.uint8))
+    return load_study(folder)
+
+
+ROWS: list[tuple[Situation, type[RmrError], str]] = [
+    (lambda folder: read_checkpoint(folder / "none.pth"), FormatError, "not a readable checkpoint"),
+    (without_model, FormatError, 'has no entry "model"'),
+    (without_preset, FormatError, "does not name its preset"),
+    (of_another_shape, FormatError, "do not fit the network"),
+    (load_label_maps, StudyError, "no label map"),
+    (with_label_nine, FormatError, "labels up to 9"),
+    (on_two_grids, GeometryError, "different grids"),
+    (lambda _: find_preset("huge"), ConfigError, r"unknown preset 'huge' \(known: paper, edge\)"),
+    (lambda _: build_head("vnet", 16, 5), ConfigError, "unknown head 'vnet'"),
+    (lambda _: build_head("no.such:Head", 16, 5), ConfigError, "cannot be imported"),
+    (lambda _: build_head("unet", 16, 5, options={"depth": 3}), ConfigError, "does not take these options"),
+]
+
+
+@pytest.mark.parametrize(("situation", "kind", "words"), ROWS, ids=[row[2] for row in ROWS])
+def test_bad_input(situation: Situation, kind: type[RmrError], words: str, tmp_path: Path) -> None:
+    with pytest.raises(kind, match=words):
+        situation(tmp_path)
