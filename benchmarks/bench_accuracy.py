@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from machine import machine_facts
-from rmr_training.evaluate import LesionFigures, compare_lesions
 
 from rmr_sdk import Pipeline, Study
 from rmr_sdk.io.nifti import read_volume
+from rmr_training.evaluate import LesionFigures, compare_lesions
 
 
 def assess(pipeline: Pipeline, folder: Path, overlap: float) -> LesionFigures:

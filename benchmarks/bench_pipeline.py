@@ -53,10 +53,10 @@ class Peer:
 
     def __init__(self, checkpoint: Path, study: Study) -> None:
         import torch
-        from rmr_training.checkpoint import load_network
 
         from rmr_sdk.bundle import Bundle
         from rmr_sdk.preprocess import prepare
+        from rmr_training.checkpoint import load_network
 
         self.torch = torch
         self.network = load_network(checkpoint).eval()

@@ -29,7 +29,7 @@ from rmr_sdk.postprocess import components, count_labels
 from rmr_sdk.preprocess import Align, NonFinite, Prepared, prepare, restore_image, restore_labels
 from rmr_sdk.result import Lesion, Provenance, Result
 from rmr_sdk.study import Study
-from rmr_sdk.tiles import TilePlan
+from rmr_sdk.tiles import TilePlan, check_overlap
 from rmr_sdk.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,7 @@ class Pipeline:
             EngineError: The engine failed, or has been closed.
             Cancelled: `progress` returned False.
         """
+        check_overlap(overlap)
         clock = Stopwatch()
         tell(progress, "prepare", 0, 1)
         with clock("prepare"):

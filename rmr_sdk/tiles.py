@@ -86,6 +86,18 @@ class TilePlan:
     skipped: int
 
 
+def check_overlap(overlap: float) -> None:
+    """Refuse an overlap that tiles cannot have.
+
+    Raises:
+        ConfigError: It is not a number from 0 to 0.9.
+    """
+    if not 0.0 <= overlap <= _MAX_OVERLAP:
+        raise ConfigError(
+            f"overlap {overlap} is out of range.", f"Give a number from 0 to {_MAX_OVERLAP}.", overlap=overlap
+        )
+
+
 def tile_starts(extent: int, size: int, overlap: float) -> list[int]:
     """Return the first voxel of each tile along one axis.
 
@@ -108,10 +120,7 @@ def tile_starts(extent: int, size: int, overlap: float) -> list[int]:
             extent=extent,
             size=size,
         )
-    if not 0.0 <= overlap <= _MAX_OVERLAP:
-        raise ConfigError(
-            f"overlap {overlap} is out of range.", f"Give a number from 0 to {_MAX_OVERLAP}.", overlap=overlap
-        )
+    check_overlap(overlap)
     room = extent - size
     if room <= 0:
         return [room // 2]

@@ -88,7 +88,7 @@ def load_authors(
     files = {part: path for part, path in parts.items() if path is not None}
     for part, path in files.items():
         load_weights(network.get_submodule(part), _authors_weights(path), path.name)
-    recipe = f"Preset \"paper\", from {', '.join(path.name for path in files.values())}; training not stated."
+    recipe = f'Preset "paper", from {", ".join(path.name for path in files.values())}; training not stated.'
     # MRBrainS18, which the authors train on, has slices of 3 mm; the network also runs on 1 mm volumes.
     return Source(network, MinMax(), ORIENTATION, (3.0, 0.958, 0.958), 0.7, recipe)
 

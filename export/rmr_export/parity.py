@@ -101,8 +101,8 @@ def _engines(model: onnx.ModelProto) -> Iterator[tuple[str, Callable[[bytes], Ru
 
 
 def _open_openvino(data: bytes) -> Run:
-    openvino = import_openvino()
-    compiled = openvino.Core().compile_model(data, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    core = import_openvino().Core()
+    compiled = core.compile_model(core.read_model(data), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
 
     def run(inputs: Tensors) -> dict[str, FloatArray]:

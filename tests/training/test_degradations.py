@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from rmr_training.degradations import DEGRADATIONS, add_noise, blur, damage_spectrum, gaussian_blur, shuffle_phase
 from scipy import ndimage
+
+from rmr_training.degradations import DEGRADATIONS, add_noise, blur, damage_spectrum, gaussian_blur, shuffle_phase
 
 
 def generator(seed: int) -> torch.Generator:

@@ -9,12 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+
+from rmr_sdk.errors import ConfigError, FormatError, GeometryError, RmrError, StudyError
 from rmr_training.checkpoint import load_network, read_checkpoint, save_checkpoint
 from rmr_training.data import load_label_maps
 from rmr_training.evaluate import load_study
 from rmr_training.models import Preset, RmrFusion, build_head, find_preset
-
-from rmr_sdk.errors import ConfigError, FormatError, GeometryError, RmrError, StudyError
 from tests.training.test_stages import TINY
 
 Situation = Callable[[Path], object]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
+
 from rmr_training.losses import (
     SegmentationLoss,
     content,
@@ -14,7 +16,6 @@ from rmr_training.losses import (
     total_variation,
     visual,
 )
-from scipy import ndimage
 
 
 def images(seed: int, *shape: int) -> torch.Tensor:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from rmr_sdk.errors import FormatError
 from rmr_training import stages
 from rmr_training.checkpoint import load_network, read_checkpoint
 from rmr_training.data import LabelMap, SyntheticPatches
 from rmr_training.losses import SegmentationLoss
 from rmr_training.models import EncoderShape, Preset, RmrFusion
 from rmr_training.stages import Recipe, Trainer, TrainingError, learning_rate
-
-from rmr_sdk.errors import FormatError
 from tests.training.test_synthesis import phantom
 
 TINY = Preset(

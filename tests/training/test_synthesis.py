@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from rmr_training.data import LabelMap, SyntheticPatches, split_by_donor
 from rmr_training.sheet import contact_sheet
 from rmr_training.synthesis import GREY, LESION, WHITE, Ranges, synthesise

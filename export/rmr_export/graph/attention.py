@@ -9,8 +9,9 @@ and a score that is only its position bias, so rows of zeros may stand for paddi
 from __future__ import annotations
 
 import torch
-from rmr_training.models.swin import MASKED
 from torch import Tensor, nn
+
+from rmr_training.models.swin import MASKED
 
 from .windows import Windows
 

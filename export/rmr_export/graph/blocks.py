@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from rmr_training.models.swin import Triple
 from torch import Tensor, nn
+
+from rmr_training.models.swin import Triple
 
 from .attention import PaddedAttention, RegionMasks, StaticAttention, StaticBlock
 from .windows import PADDING, IntArray, Windows, plan_windows

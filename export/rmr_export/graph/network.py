@@ -10,9 +10,10 @@ import copy
 
 import torch
 from monai.networks.nets.swin_unetr import BasicLayer, SwinUNETR
+from torch import Tensor, nn
+
 from rmr_training.models import RmrFusion, probabilities
 from rmr_training.models.swin import SwinTransformer, Triple
-from torch import Tensor, nn
 
 from .attention import RegionMasks
 from .blocks import static_blocks

@@ -7,12 +7,12 @@ biases, PReLUs) is rewritten before tracing, in `network`; what tracing leaves b
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+
+from rmr_sdk._version import __version__
 
 IR_VERSION = 10
 """Of the file format; the newest that TensorRT 10.3 and ONNX Runtime 1.18 read."""
@@ -72,10 +72,10 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = gs.import_onnx(model)
     for apply in PASSES:
         apply(graph)
-    graph.cleanup().toposort()
+        graph.cleanup().toposort()
     tidied = gs.export_onnx(graph, do_type_check=False)
     tidied.ir_version = IR_VERSION
-    tidied.producer_name, tidied.producer_version = "rmr-export", version("rmr-export")
+    tidied.producer_name, tidied.producer_version = "rmr-export", __version__
     tidied.doc_string = tidied.graph.doc_string = ""
     del tidied.metadata_props[:], tidied.graph.metadata_props[:]
     for item in (*tidied.graph.node, *tidied.graph.input, *tidied.graph.output, *tidied.graph.value_info):
@@ -85,10 +85,8 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     return tidied
 
 
-def _is_identity(node: Any) -> bool:
-    if node.op == "Identity":
-        return True
-    shapes = [tensor.shape for tensor in (node.inputs[0], node.outputs[0])] if node.inputs and node.outputs else []
+def _is_identity(node: gs.Node) -> bool:
     if node.op == "Reshape":
-        return shapes[0] is not None and shapes[0] == shapes[1]
-    return node.op == "Transpose" and list(node.attrs["perm"]) == sorted(node.attrs["perm"])
+        before, after = node.inputs[0].shape, node.outputs[0].shape
+        return before is not None and before == after
+    return node.op == "Identity" or (node.op == "Transpose" and node.attrs["perm"] == sorted(node.attrs["perm"]))

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
 from rmr_training.models.swin import Triple, padded_grid, window_and_shift
 
 IntArray = NDArray[np.int64]
@@ -64,7 +65,10 @@ def plan_windows(grid: Triple, window: int, shifted: bool) -> Windows:
     slots = np.roll(slots, [-shift for shift in shifts], (0, 1, 2))
     # Regions also part at length - window, but that is the border between two windows. What is left is the border
     # at length - shift, behind which lies what came round from the near end: one bit an axis.
-    bits = [(np.arange(length) >= length - shift) << axis for axis, (length, shift) in enumerate(zip(padded, shifts, strict=True))]
+    bits = [
+        (np.arange(length) >= length - shift) << axis
+        for axis, (length, shift) in enumerate(zip(padded, shifts, strict=True))
+    ]
     regions = bits[0][:, None, None] | bits[1][:, None] | bits[2]
     return Windows(_cut(slots, sides), _cut(regions, sides))
 
