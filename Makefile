@@ -7,16 +7,17 @@ STUDY ?=
 OUT ?= demo_output
 # Torch is pinned here and only here: an open range would pull its CUDA packages into a CPU environment.
 TORCH := torch==2.13.0
-CUDA_ARCHITECTURES := all-major
+# TorchIO would pull torch's other packages: it and what it needs are named one by one.
+TORCHIO := torchio==1.2.1 deprecated wrapt humanize jaxtyping wadler-lindig typer shellingham
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format bench cuda install install-dev clean
+.PHONY: demo test check format bench cuda clean
 
 demo: $(VENV)/.runtime  ## install the runtime and run the main job; STUDY=DIR runs a study of yours
 	$(BIN)/rmr demo $(STUDY) --out $(OUT)
 
-test: $(VENV)/.dev check cuda  ## static checks, all CUDA architectures compiled, the whole test suite
+test: check  ## static checks and the whole test suite; installing compiled CUDA for every architecture where nvcc is
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests
 
 check: $(VENV)/.dev  ## formatting, lint and types
@@ -30,25 +31,34 @@ format: $(VENV)/.dev  ## rewrite the code as `make check` wants it
 	$(BIN)/ruff format .
 	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format -i
 
-cuda: $(VENV)/.dev  ## compile the CUDA kernels for every architecture, warnings as errors; no GPU needed
-	$(BIN)/python tests/compile_cuda.py
+cuda: $(VENV)/.dev  ## compile the CUDA kernels for every architecture, warnings as errors; needs nvcc, no GPU
+	@if command -v nvcc >/dev/null; then \
+		$(BIN)/cmake -S . -B build/cuda -G Ninja -DRMR_CUDA=ON -DRMR_WERROR=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) >build/cuda.log && \
+		$(BIN)/cmake --build build/cuda --target rmr_cuda; \
+	else echo "nvcc is not installed: the CUDA kernels were not compiled"; fi
 
-bench: $(VENV)/.dev  ## run the benchmarks and write benchmarks/results
+bench: $(VENV)/.bench  ## run the benchmarks, write benchmarks/results and the tables of the README
 	$(BIN)/python benchmarks/bench_kernels.py
 	$(BIN)/python benchmarks/bench_pipeline.py
+	$(BIN)/python benchmarks/bench_accuracy.py
 	$(BIN)/python benchmarks/tables.py README.md
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.runtime: pyproject.toml CMakeLists.txt setup.py $(shell find csrc rmr_sdk -type f -not -name '*.pyc' -not -name '*.so') | $(VENV)/bin/python
-	RMR_CUDA=OFF $(BIN)/pip install -q .
+	@# An environment for development runs the tree itself; a copy would hide it.
+	test -e $(VENV)/.dev || RMR_CUDA=OFF $(BIN)/pip install -q .
 	touch $@
 
 $(VENV)/.dev: pyproject.toml CMakeLists.txt setup.py training/pyproject.toml export/pyproject.toml $(shell find csrc -type f) | $(VENV)/bin/python
 	$(BIN)/pip install -q $(TORCH)
-	$(BIN)/pip install -q -e '.[dev]'
+	RMR_CUDA=AUTO RMR_WERROR=ON RMR_EMULATE=ON $(BIN)/pip install -q -e '.[dev]'
 	$(BIN)/pip install -q -e ./training -e ./export
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/pip install -q --no-deps $(TORCHIO)
 	touch $@
 
 clean:  ## remove the environment and everything built

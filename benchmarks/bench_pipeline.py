@@ -3,7 +3,7 @@
 Times arrays in, arrays out, per stage; reading and writing files apart; peak memory of either side in a process of its
 own; and checks that both sides give the same labels before it prints a ratio.
 
-    python benchmarks/bench_pipeline.py --study ../shared/data/open_ms/patient19 --checkpoint runs/joint/model.pth
+    python benchmarks/bench_pipeline.py --study ../shared/data/open_ms/patient19
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from machine import machine_facts
 
 from rmr_sdk import Pipeline, Study
 
+ROOT = Path(__file__).parent.parent
 OVERLAP = 0.25
 PRECISIONS = ("fp32", "bf16")
 
@@ -155,7 +156,12 @@ def main() -> int:
     """Run the benchmark and write its JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", type=Path, default=data_folder() / "open_ms" / "patient19")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="the weights behind ms-edge, for the peer")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=ROOT / "models" / "ms-edge.pth",
+        help="the weights behind ms-edge, for the peer",
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -55,6 +55,11 @@ class BlendOutputs:
             np.empty(shape, np.float32) if fused else None,
         )
 
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of all arrays."""
+        return sum(array.nbytes for array in (self.labels, self.probability, self.fused) if array is not None)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowSchedule:

@@ -123,14 +123,13 @@ def decode_golden(data: bytes, manifest: Manifest) -> GoldenTile:
             outputs = {name: file[f"output.{name}"] for name in manifest.output_names}
     except _UNREADABLE as error:
         raise _misfit(f"cannot be read ({type(error).__name__}: {error})") from error
-    channels = {"fused": 1, "probability": len(manifest.classes or ())}
     _check("voxels", voxels, np.int32, (voxels.size,))
     if voxels.size == 0 or voxels.min() < 0 or voxels.max() >= extent:
         raise _misfit("has voxels outside the tile")
     for name, array in inputs.items():
         _check(f"input.{name}", array, np.float16, (1, 1, *manifest.tile_shape))
     for name, array in outputs.items():
-        _check(f"output.{name}", array, np.float32, (channels[name], voxels.size))
+        _check(f"output.{name}", array, np.float32, (manifest.output_channels[name], voxels.size))
     return GoldenTile(inputs, voxels, outputs)
 
 

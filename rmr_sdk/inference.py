@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rmr_sdk.blend import Blender, BlendOutputs
-from rmr_sdk.engines.base import Session
-from rmr_sdk.errors import Cancelled
+from rmr_sdk.engines.base import Session, Tensors
+from rmr_sdk.errors import Cancelled, EngineError
+from rmr_sdk.foreground import Foreground
 from rmr_sdk.manifest import Manifest
 from rmr_sdk.preprocess import Prepared
-from rmr_sdk.tiles import FloatArray, Foreground, TilePlan, as_source, extract_tile, plan_tiles
+from rmr_sdk.tiles import FloatArray, TilePlan, extract_tile, plan_tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Progress:
     total: int
 
 
-Report = Callable[[Progress], object]
+ProgressCallback = Callable[[Progress], object]
 """Called with the progress; a return value that is False, and nothing else, cancels the run."""
 
 
@@ -57,7 +58,7 @@ class Stopwatch:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
-def tell(report: Report | None, stage: str, done: int, total: int) -> None:
+def tell(report: ProgressCallback | None, stage: str, done: int, total: int) -> None:
     """Report progress.
 
     Raises:
@@ -65,6 +66,22 @@ def tell(report: Report | None, stage: str, done: int, total: int) -> None:
     """
     if report is not None and report(Progress(stage, done, total)) is False:
         raise Cancelled(f"the run was cancelled during {stage!r} ({done} of {total}).", stage=stage, done=done)
+
+
+def check_finite(predictions: Tensors, index: int) -> None:
+    """Refuse a tile with NaN or infinite values: a reduced precision that overflowed must not become an image.
+
+    Raises:
+        EngineError: An output holds such a value.
+    """
+    for name, array in predictions.items():
+        if not np.isfinite(array).all():
+            raise EngineError(
+                f'the engine gave values in "{name}" of tile {index} that are not finite.',
+                "Choose a wider precision, such as fp32.",
+                output=name,
+                tile=index,
+            )
 
 
 def plan_study(prepared: Prepared, manifest: Manifest, overlap: float, threads: int) -> TilePlan:
@@ -110,7 +127,7 @@ def infer(
     plan: TilePlan,
     blender: Blender,
     clock: Stopwatch,
-    report: Report | None,
+    report: ProgressCallback | None,
     threads: int,
 ) -> BlendOutputs:
     """Run every tile through the engine and blend what it gives.
@@ -127,9 +144,9 @@ def infer(
 
     Raises:
         Cancelled: The callback returned False.
-        EngineError: The engine failed on a tile.
+        EngineError: The engine failed on a tile, or gave values that are not finite.
     """
-    sources = {name.lower(): (as_source(array), prepared.intensity[name]) for name, array in prepared.arrays.items()}
+    sources = {name.lower(): (array, prepared.intensity[name]) for name, array in prepared.arrays.items()}
     shape = (1, 1, *plan.tile_shape)
     buffers = [{name: np.empty(shape, np.float32) for name in sources} for _ in range(min(slots, len(plan.tiles)))]
     total = len(plan.tiles)
@@ -147,6 +164,7 @@ def infer(
     for index in range(total):
         with clock("network"):
             predictions = session.collect()
+            check_finite(predictions, index)
         if index + len(buffers) < total:
             submit(index + len(buffers))
         with clock("blend"):

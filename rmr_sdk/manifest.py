@@ -171,9 +171,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return tuple(contrast.lower() for contrast in self.contrasts)
 
     @property
+    def output_channels(self) -> dict[str, int]:
+        """Name of each graph output -> its channels."""
+        return {"fused": 1} if self.classes is None else {"fused": 1, "probability": len(self.classes)}
+
+    @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the graph outputs."""
-        return ("fused",) if self.classes is None else ("fused", "probability")
+        return tuple(self.output_channels)
 
     @property
     def files(self) -> tuple[Artifact | GoldenFile, ...]:

@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import platform
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -22,17 +21,16 @@ from rmr_sdk.bundle import Bundle
 from rmr_sdk.engines import Engine, EngineInfo, open_engine
 from rmr_sdk.engines.cores import usable_cores
 from rmr_sdk.errors import ConfigError, DeviceMemoryError
-from rmr_sdk.geometry import AxisMap
-from rmr_sdk.inference import Report, Stopwatch, infer, make_blender, plan_study, tell
+from rmr_sdk.inference import ProgressCallback, Stopwatch, infer, make_blender, plan_study, tell
 from rmr_sdk.manifest import Manifest
-from rmr_sdk.postprocess import components, count_labels
+from rmr_sdk.measure import find_lesions, measure_tissue
 from rmr_sdk.preprocess import Align, NonFinite, Prepared, prepare, restore_image, restore_labels
-from rmr_sdk.result import Lesion, Provenance, Result
+from rmr_sdk.result import Provenance, Result
 from rmr_sdk.study import Study
 from rmr_sdk.tiles import TilePlan, check_overlap
 from rmr_sdk.volume import Volume
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 KERNEL_THREADS = 4
 """Most threads that extraction and blending use: they wait for memory, not for cores."""
@@ -90,7 +88,7 @@ class Pipeline:
             raise ConfigError(f"max_memory_mib is {max_memory_mib}.", "Pass a positive number, or None for no limit.")
         opened = Bundle.open(bundle)
         ready, reason = open_engine(opened, engine, device, precision, threads, cache_dir)
-        log.info("opened %s: %s", opened.manifest.name, reason)
+        logger.info("opened %s: %s", opened.manifest.name, reason)
         return cls(opened, ready, reason, max_memory_mib)
 
     @property
@@ -111,7 +109,7 @@ class Pipeline:
         reference: str | None = None,
         align: Align = "auto",
         non_finite: NonFinite = "error",
-        progress: Report | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Result:
         """Fuse and segment a study.
 
@@ -195,7 +193,7 @@ class Pipeline:
         voxels = int(np.prod(plan.tile_shape))
         channels = len(self.manifest.contrasts) + 1 + len(self.manifest.classes or ())
         per_tile = 4 * voxels * channels
-        fixed = blender.memory_bytes + sum(_nbytes(array) for array in _arrays(blender.outputs))
+        fixed = blender.memory_bytes + blender.outputs.nbytes
         # An engine keeps the outputs last collected beside the tiles in flight.
         slots = int((self._max_memory_mib * MIB - fixed) // per_tile) - 1
         if slots < 1:
@@ -239,9 +237,10 @@ class Pipeline:
             engine=info.name,
             engine_reason=self.reason,
             device=info.device,
+            device_name=info.device_name,
             precision=info.precision,
             threads=info.threads or None,
-            overlap=overlap,
+            overlap=float(overlap),
             tiles=len(plan.tiles),
             tiles_skipped=plan.skipped,
             geometry=prepared.actions,
@@ -254,46 +253,6 @@ class Pipeline:
         )
 
 
-def find_lesions(labels: Volume, probability: Volume, axes: AxisMap, lesion_label: int) -> tuple[Lesion, ...]:
-    """Return the connected lesions of a volume of labels, largest first.
-
-    They are numbered in the manifest's orientation, so that a flipped input numbers them alike.
-
-    Args:
-        labels: On the reference's own grid.
-        probability: Lesion probability on the same grid.
-        axes: From that grid to the manifest's orientation.
-        lesion_label: The label of lesions.
-    """
-    found = components(
-        np.ascontiguousarray(axes.apply(labels.data)),
-        lesion_label,
-        np.ascontiguousarray(axes.apply(probability.data)),
-    )
-    return tuple(
-        Lesion(
-            id=lesion.id,
-            volume_ml=lesion.voxels * axes.grid.voxel_ml,
-            centroid_mm=_point(axes.grid.world(lesion.centroid)),
-            mean_probability=float(lesion.mean_probability or 0.0),
-            voxels=lesion.voxels,
-        )
-        for lesion in found
-    )
-
-
-def measure_tissue(labels: Volume, manifest: Manifest) -> Mapping[str, float]:
-    """Return the volume in ml of every class but the background and the lesions."""
-    classes = manifest.classes or ()
-    counts = count_labels(labels.data, len(classes))
-    voxel_ml = labels.grid.voxel_ml
-    return {
-        name: count * voxel_ml
-        for name, count in zip(classes[1:], counts[1:], strict=True)
-        if name != manifest.lesion_class
-    }
-
-
 def _on_reference_grid(study: Study, prepared: Prepared) -> dict[str, Volume]:
     """Return the contrasts that the network saw, on the reference's own grid."""
     return {
@@ -302,19 +261,6 @@ def _on_reference_grid(study: Study, prepared: Prepared) -> dict[str, Volume]:
     }
 
 
-def _arrays(outputs: BlendOutputs) -> tuple[npt.NDArray[Any] | None, ...]:
-    return outputs.labels, outputs.probability, outputs.fused
-
-
-def _nbytes(array: npt.NDArray[Any] | None) -> int:
-    return 0 if array is None else array.nbytes
-
-
 def _present(array: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
     assert array is not None, "the blender was given no such output"
     return array
-
-
-def _point(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    x, y, z = (float(value) for value in values)
-    return x, y, z

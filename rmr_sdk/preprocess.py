@@ -34,6 +34,7 @@ NonFinite: TypeAlias = Literal["error", "zero"]
 _SAME_PLACE = 0.01  # of a voxel: grids closer than this are one, since interpolation would cost more than it corrects
 _ROUNDING_MM = 1e-4  # of spacings in headers
 _SPACING_MM = (0.1, 25.0)  # of scans of a head; beyond it the unit of the affine is wrong
+_FIELD_MM = 1000.0  # longest side of a scan of a head; beyond it the unit of the affine is wrong
 _FULL_COVERAGE = 0.95  # of the reference's field of view; less is worth a warning
 
 
@@ -42,8 +43,8 @@ class Prepared:
     """A study on one grid, in the manifest's orientation.
 
     Attributes:
-        arrays: Contrast -> (D, H, W) array on `grid`, int16, uint16 or float32, of any strides; a view of the study's
-            own voxels where nothing was resampled.
+        arrays: Contrast -> (D, H, W) array on `grid`, of a kernel dtype and any strides; a view of the study's own
+            voxels where nothing was resampled.
         intensity: Contrast -> map from its intensities to the network's; its `floor` says what is foreground.
         grid: The common grid.
         reference: The contrast whose grid results come back on.
@@ -89,7 +90,7 @@ def prepare(
         ConfigError: An option has an unknown value, or is "rigid", which is not there yet.
         StudyError: A contrast is missing, constant, without a positive voxel, or holds NaN or infinite voxels.
         GeometryError: A contrast does not overlap the reference, is on another grid with "none", or its spacing
-            cannot be that of a head.
+            or its field of view cannot be that of a head.
     """
     reference = _checked_options(manifest, reference, align, non_finite)
     study.require(manifest.contrasts)
@@ -102,7 +103,7 @@ def prepare(
     for contrast in manifest.contrasts:
         with naming(contrast):
             volume = study[contrast]
-            own = reorient(_checked_spacing(volume.grid), manifest.orientation)
+            own = reorient(_checked_size(volume.grid), manifest.orientation)
             if align == "none":
                 _check_same_grid(own.grid, axes.grid, reference)
             voxels, odd = _finite_voxels(volume, non_finite)
@@ -176,13 +177,20 @@ def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f'{option} is "{value}".', f"Choose one of {quoted}.", option=option, value=value)
 
 
-def _checked_spacing(grid: Grid) -> Grid:
+def _checked_size(grid: Grid) -> Grid:
     if min(grid.spacing_mm) < _SPACING_MM[0] or max(grid.spacing_mm) > _SPACING_MM[1]:
         spacing = " x ".join(f"{length:.3g}" for length in grid.spacing_mm)
         raise GeometryError(
             f"its voxels are {spacing} mm, which no scan of a head has.",
             "Check the unit of the affine: it must give millimetres.",
             spacing_mm=grid.spacing_mm,
+        )
+    field = [length * spacing for length, spacing in zip(grid.shape, grid.spacing_mm, strict=True)]
+    if max(field) > _FIELD_MM:
+        raise GeometryError(
+            f"its field of view is {' x '.join(f'{length:.0f}' for length in field)} mm, which no scan of a head has.",
+            "Check the unit of the affine: it must give millimetres.",
+            field_mm=tuple(field),
         )
     return grid
 

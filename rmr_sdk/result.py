@@ -59,9 +59,10 @@ class Provenance:
         bundle_hash: sha256 of its manifest.
         engine: Inference engine, such as "openvino".
         engine_reason: Why this engine, device and precision were chosen.
-        device: Device it ran on, such as "cpu" or "cuda:0".
+        device: Device it ran on, such as "cpu".
+        device_name: What the engine calls that device.
         precision: Precision computed in.
-        threads: Threads asked for; None left the choice to the engine.
+        threads: Threads that computed; None where the device is no CPU.
         overlap: Overlap of neighbouring tiles as a fraction of a tile.
         tiles: Tiles that the engine ran.
         tiles_skipped: Tiles left out because they hold no foreground.
@@ -75,6 +76,7 @@ class Provenance:
     engine: str
     engine_reason: str
     device: str
+    device_name: str = ""
     precision: str
     threads: int | None = None
     overlap: float
@@ -138,7 +140,8 @@ class Result:
             The files written.
 
         Raises:
-            OutputError: A file exists without `overwrite`, or the folder cannot be written; nothing has changed then.
+            OutputError: A file exists without `overwrite`, or the folder cannot be written; nothing has changed then,
+                except where a rename failed between two files of an earlier result.
         """
         from rmr_sdk.io import nifti, report  # Jinja2 and Pillow would slow down `import rmr_sdk`
 
@@ -147,7 +150,8 @@ class Result:
             for name, file_name in VOLUME_FILES.items():
                 volume: Volume | None = getattr(self, name)
                 if volume is not None:
-                    nifti.write_volume(staging / file_name, volume, description=self.notice)
+                    with open(staging / file_name, "xb") as file:
+                        nifti.write_stream(file, volume, gzipped=True, description=self.notice)
             report.write_report(staging, self)
             written = sorted(path.name for path in staging.iterdir())
         return tuple(folder / name for name in written)

@@ -26,7 +26,7 @@ _FILE_NAMES: dict[str, tuple[str, ...]] = {
     "FLAIR": (r"flair", r".*_flair", r"flair.*"),
 }
 # Made from a contrast, or with a contrast agent, or a map of relaxation times: not the contrast itself.
-_PASSED_OVER = re.compile(r"mask|seg|lesion|label|prob|fused|_ce-|t1[_-]?(ce|gd|post|rho|map|km|c$|c[_-])")
+_PASSED_OVER = re.compile(r"(^|[_-])(mask|seg|lesion|label|prob|fused)|_ce-|t1[_-]?(ce|gd|post|rho|map|km|c$|c[_-])")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -100,9 +100,14 @@ class Study(Mapping[str, Volume]):
             FormatError, GeometryError: As `rmr_sdk.io.nifti.read_volume`.
         """
         root = Path(folder)
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise StudyError(f'"{os.fspath(folder)}" is not a folder.', "Pass the folder that holds one study.")
-        files = {contrast: path for contrast in _FILE_NAMES if (path := _find(root, contrast)) is not None}
+        try:
+            files = {contrast: path for contrast in _FILE_NAMES if (path := _find(root, contrast)) is not None}
+        except OSError as error:
+            raise StudyError(
+                f'"{os.fspath(folder)}" cannot be read: {error.strerror or error}.', "Check its permissions."
+            ) from error
         if not files:
             raise StudyError(
                 "the folder holds no NIfTI file that is named like a T1w or a FLAIR.",
@@ -170,7 +175,7 @@ def _find(root: Path, contrast: str) -> Path | None:
         for folder in (root, root / "anat")
         if folder.is_dir()
         for path in sorted(folder.iterdir())
-        if path.name.lower().endswith((".nii", ".nii.gz"))
+        if path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
     ]
     for pattern in _FILE_NAMES[contrast]:
         fitting = [path for path, name in names if re.fullmatch(pattern, name) and not _PASSED_OVER.search(name)]

@@ -29,7 +29,6 @@ AnyArray: TypeAlias = npt.NDArray[Any]
 Corner: TypeAlias = tuple[int, int, int]
 
 _MAX_OVERLAP = 0.9
-_KERNEL_TYPES = (np.uint8, np.int16, np.uint16, np.float32)
 
 
 class Intensity(Protocol):
@@ -229,80 +228,11 @@ def _join(d: _AxisTile, h: _AxisTile, w: _AxisTile) -> Tile:
     return Tile((d[0], h[0], w[0]), (d[1], h[1], w[1]), (d[2], h[2], w[2]), (d[3], h[3], w[3]))
 
 
-class Foreground:
-    """Where any of some volumes on one grid is above its threshold.
-
-    One pass over each volume notes, per block of 8 x 8 x 8 voxels, the bounding box of the voxels above the threshold;
-    the box and the test for a tile are answered from these, and voxels are looked at again only where a tile's border
-    cuts a block.
-
-    Args:
-        sources: Volumes of equal shape, any strides; see `as_source` for their types.
-        thresholds: One per volume, in its own units; a voxel counts when it is above. NaN never is.
-        threads: Threads to search with; the answer does not depend on them.
-    """
-
-    block = 8
-
-    def __init__(self, sources: Sequence[AnyArray], thresholds: Sequence[float], threads: int = 1) -> None:
-        self._sources = [as_source(source) for source in sources]
-        self._thresholds = list(thresholds)
-        bounds = [
-            self._search(source, bar, threads) for source, bar in zip(self._sources, self._thresholds, strict=True)
-        ]
-        self._occupied = np.logical_or.reduce([each[..., 3] > 0 for each in bounds])
-        found = np.concatenate([each[each[..., 3] > 0] for each in bounds])
-        empty = found.size == 0
-        self.low: Corner = _corner(np.zeros(3) if empty else found[:, :3].min(axis=0))
-        self.high: Corner = _corner(np.zeros(3) if empty else found[:, 3:].max(axis=0))
-
-    def _search(self, source: AnyArray, threshold: float, threads: int) -> npt.NDArray[np.int32]:
-        bounds = np.empty([-(-extent // self.block) for extent in source.shape] + [6], np.int32)
-        _C.occupancy(source, bounds, threshold=threshold, block=self.block, threads=threads)
-        return bounds
-
-    @property
-    def empty(self) -> bool:
-        """Tell whether no voxel is foreground; `low` and `high` are zero then."""
-        return self.high[0] == 0
-
-    def holds(self, low: Corner, high: Corner) -> bool:
-        """Tell whether the box from `low` to `high` (exclusive), within the volume, holds a foreground voxel."""
-        touched = tuple(slice(a // self.block, -(-b // self.block)) for a, b in zip(low, high, strict=True))
-        if not self._occupied[touched].any():
-            return False
-        within = tuple(slice(-(-a // self.block), max(b // self.block, 0)) for a, b in zip(low, high, strict=True))
-        if self._occupied[within].any():
-            return True
-        return any(
-            _C.any_above(source, threshold=bar, low=low, high=high)
-            for source, bar in zip(self._sources, self._thresholds, strict=True)
-        )
-
-
-def _corner(values: npt.NDArray[Any]) -> Corner:
-    return int(values[0]), int(values[1]), int(values[2])
-
-
-def as_source(array: AnyArray) -> AnyArray:
-    """Return an array in a type that the kernels read: itself where possible, otherwise converted.
-
-    uint8, int16, uint16 and float32 in native byte order pass as they are, whatever their strides; bool becomes uint8,
-    int8 becomes int16, everything else float32.
-    """
-    if array.dtype.isnative and array.dtype.type in _KERNEL_TYPES:
-        aligned = array.flags.aligned and all(stride % array.itemsize == 0 for stride in array.strides)
-        return array if aligned else array.copy()
-    if array.dtype == np.bool_:
-        return array.view(np.uint8)
-    return array.astype(np.int16 if array.dtype == np.int8 else np.float32)
-
-
 def extract_tile(source: AnyArray, origin: Corner, out: FloatArray, intensity: Intensity, threads: int = 1) -> None:
     """Cut a tile out of a volume and normalise it into `out`; voxels outside the volume are zero.
 
     Args:
-        source: (D, H, W) as `as_source` returns it, any strides.
+        source: (D, H, W) as `to_kernel_dtype` returns it, any strides.
         origin: First voxel of the tile; may lie outside the volume.
         out: C-contiguous float32, the tile's shape after leading axes of length one; an engine's input buffer.
         intensity: Raw to normalised units.

@@ -14,8 +14,8 @@ from rmr_sdk.geometry import Affine, Grid
 if TYPE_CHECKING:
     import nibabel
 
-KERNEL_DTYPES = ("int16", "uint16", "float32")
-"""Voxel types that are kept as they are; everything else becomes float32."""
+KERNEL_DTYPES = ("uint8", "int16", "uint16", "float32")
+"""Voxel types that the kernels read, and so are kept as they are; everything else becomes float32."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +36,7 @@ class Volume:
     affine: Affine
 
     def __post_init__(self) -> None:
-        data = np.asanyarray(self.data)
+        data = np.asarray(self.data)  # of a masked array what lies beneath the mask, which the kernels read too
         while data.ndim > 3 and data.shape[-1] == 1:
             data = data[..., 0]
         if data.dtype.kind not in "biuf":
@@ -58,28 +58,40 @@ class Volume:
 
     @classmethod
     def from_nibabel(cls, image: nibabel.spatialimages.SpatialImage) -> Volume:
-        """Take over a nibabel image; int16 and uint16 stay what they are where nothing scales them.
+        """Take over a nibabel image; uint8, int16 and uint16 stay what they are where nothing scales them.
+
+        An affine in metres or micrometres is converted to millimetres, as for files.
 
         Raises:
             StudyError: As for Volume.
             GeometryError: As for Volume, or the image has no affine.
         """
+        from nibabel import Nifti1Header
+
+        from rmr_sdk.io.nifti import unit_mm
+
+        affine = image.affine
+        if isinstance(image.header, Nifti1Header) and affine is not None:
+            affine = np.diag([*[unit_mm(image.header)] * 3, 1.0]) @ affine
         proxy = image.dataobj
         scaled = (getattr(proxy, "slope", 1.0), getattr(proxy, "inter", 0.0)) != (1.0, 0.0)
         data = np.asanyarray(proxy) if scaled or not hasattr(proxy, "get_unscaled") else proxy.get_unscaled()
-        return cls(to_kernel_dtype(data) if data.dtype.kind in "biuf" else data, image.affine)
+        return cls(to_kernel_dtype(data) if data.dtype.kind in "biuf" else data, affine)
 
     def to_nibabel(self) -> nibabel.Nifti1Image:
-        """Return a NIfTI image in memory that shares the voxels."""
+        """Return a NIfTI image in memory that shares the voxels where NIfTI knows their type; see `write_volume`."""
         import nibabel
 
-        image = nibabel.Nifti1Image(self.data, self.affine, dtype=self.data.dtype)
+        from rmr_sdk.io.nifti import storable
+
+        data = storable(self.data)
+        image = nibabel.Nifti1Image(data, self.affine, dtype=data.dtype)
         image.header.set_xyzt_units("mm")
         return image
 
 
 def to_kernel_dtype(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return int16, uint16 and float32 arrays, of any strides, as they are, and all others as float32.
+    """Return uint8, int16, uint16 and float32 arrays, of any strides, as they are, and all others as float32.
 
     Where the bytes are swapped or the items not aligned, a copy puts that right. Values beyond the range of float32
     become infinite, which the check of the study then refuses.

@@ -23,6 +23,7 @@ from rmr_sdk.volume import Volume
 
 EYE = np.eye(4)
 ONES = np.ones((3, 3, 3), np.float32)
+LONG = np.arange(448, dtype=np.float32).reshape(112, 2, 2)
 
 
 def affine(**entries: float) -> np.ndarray:
@@ -165,8 +166,17 @@ def test_study_folder(tmp_path: Path, files: list[str], words: str) -> None:
     raises(StudyError, words, lambda: Study.from_folder(tmp_path))
 
 
-def test_study_folder_that_is_not_there(tmp_path: Path) -> None:
-    raises(StudyError, 'nowhere" is not a folder.', lambda: Study.from_folder(tmp_path / "nowhere"))
+@pytest.mark.parametrize("name", ["nowhere", "n" * 300])
+def test_study_folder_that_is_not_there(tmp_path: Path, name: str) -> None:
+    raises(StudyError, f'{name}" is not a folder.', lambda: Study.from_folder(tmp_path / name))
+
+
+def test_study_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # root may list any folder
+    raises(StudyError, '" cannot be read: Permission denied. Check', lambda: Study.from_folder(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -271,6 +281,12 @@ def pair(t1w: np.ndarray, flair: np.ndarray) -> Study:
             'contrast "T1w": its voxels are 0.001 x 0.001 x 0.001 mm, which no scan of a head has. Check the unit',
         ),
         (
+            lambda: Study.from_arrays(dict.fromkeys(("T1w", "FLAIR"), LONG), affine=np.diag([9.0, 1, 1, 1])),
+            {},
+            GeometryError,
+            'contrast "T1w": its field of view is 1008 x 2 x 2 mm, which no scan of a head has. Check the unit',
+        ),
+        (
             shifted,
             {"align": "none"},
             GeometryError,
@@ -292,7 +308,7 @@ def test_prepare(
 def test_output_place(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError, match=r"cannot be written: .* Choose an existing folder") as caught:
+    with pytest.raises(OutputError, match=r"cannot be written: .* Check the folder") as caught:
         write_volume(tmp_path / place, Volume(ONES, EYE))
     assert caught.value.exit_code == 6
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]

@@ -42,6 +42,10 @@ def file_as_parent(folder: Path, _: pytest.MonkeyPatch) -> Path:
     return folder / "out" / "deeper"
 
 
+def name_too_long(folder: Path, _: pytest.MonkeyPatch) -> Path:
+    return folder / ("n" * 300)
+
+
 def read_only(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     patch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     return folder / "out"
@@ -57,10 +61,10 @@ def disk_full(folder: Path, patch: pytest.MonkeyPatch) -> Path:
 
 
 def volume_fails(folder: Path, patch: pytest.MonkeyPatch) -> Path:
-    def fail(path: Path, volume: object, *, description: str) -> None:
+    def fail(file: object, volume: object, *, gzipped: bool, description: str) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    patch.setattr(nifti, "write_volume", fail)
+    patch.setattr(nifti, "write_stream", fail)
     return folder
 
 
@@ -84,6 +88,7 @@ def rename_fails(folder: Path, patch: pytest.MonkeyPatch) -> Path:
         (folder_in_the_way, r"fused\.nii\.gz is a folder\. Remove it"),
         (file_as_folder, r"out is not a folder\. Give another"),
         (file_as_parent, r"out is not a folder\. Give another"),
+        (name_too_long, r"File name too long\. Check the folder"),
         (read_only, r"may not be written\. Change its permissions"),
         (disk_full, r"No space left on device\. Free some space"),
         (volume_fails, r"Input/output error\. Check the folder"),

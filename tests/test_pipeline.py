@@ -16,8 +16,10 @@ from tiny_study import LESION_MM, lesion_mask, make_grid, make_study, make_tiny
 
 from rmr_sdk import Pipeline, Progress, Result, Study, Volume
 from rmr_sdk.engines import openvino as openvino_engine
-from rmr_sdk.errors import Cancelled, DeviceMemoryError
+from rmr_sdk.errors import Cancelled, DeviceMemoryError, EngineError
 from rmr_sdk.geometry import Grid, reorient
+from rmr_sdk.inference import check_finite
+from rmr_sdk.io.report import build_report, decode_report, encode_report
 
 ORIENTATIONS = [
     "".join(codes) for axes in itertools.permutations(("LR", "PA", "IS")) for codes in itertools.product(*axes)
@@ -87,6 +89,11 @@ def test_provenance_says_what_computed_it(pipeline: Pipeline) -> None:
     assert made.engine_reason == pipeline.reason
     assert made.tiles > 0
     assert {"rmr-sdk", "openvino", "numpy", "python"} == set(made.versions)
+
+
+def test_an_overlap_of_numpy_can_be_reported(pipeline: Pipeline) -> None:
+    report = build_report(pipeline.run(make_study(), overlap=np.float32(0.5)))
+    assert decode_report(encode_report(report)).provenance.overlap == 0.5
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
@@ -299,3 +306,12 @@ def test_onnxruntime_agrees(pipeline: Pipeline, open_pipeline: Callable[..., Pip
     assert result.provenance.engine == "onnxruntime"
     assert np.allclose(result.fused.data, expected.fused.data, atol=1e-3)
     assert np.mean(result.labels.data == expected.labels.data) > 0.999
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_never_become_an_image(value: float) -> None:
+    tile = np.zeros((1, 1, 4, 4, 4), np.float32)
+    check_finite({"fused": tile}, 0)
+    tile[0, 0, 1, 2, 3] = value
+    with pytest.raises(EngineError, match='values in "fused" of tile 3 that are not finite'):
+        check_finite({"fused": tile}, 3)

@@ -49,6 +49,16 @@ def test_from_images_takes_nibabel_images_and_reports_their_headers() -> None:
     assert study.warnings == ("T1w: sform and qform of the header disagree by up to 4 mm; the sform was used",)
 
 
+def test_units_of_a_nibabel_image_are_converted_like_those_of_a_file(tmp_path) -> None:
+    image = nibabel.Nifti1Image(np.zeros((3, 4, 5), np.int16), np.diag([0.001, 0.001, 0.002, 1.0]))
+    image.header.set_xyzt_units("meter")
+    nibabel.save(image, tmp_path / "t1.nii")
+    given, read = Study.from_images({"T1w": image}), Study.from_files(T1w=tmp_path / "t1.nii")
+    np.testing.assert_allclose(given["T1w"].affine, AFFINE, rtol=1e-6)
+    np.testing.assert_allclose(read["T1w"].affine, AFFINE, rtol=1e-6)
+    assert given.warnings == read.warnings
+
+
 def test_warnings_say_which_contrast(tmp_path) -> None:
     image = nibabel.Nifti1Image(np.zeros((3, 4, 5), np.int16), None)
     nibabel.save(image, tmp_path / "flair.nii")
@@ -66,9 +76,10 @@ def test_warnings_say_which_contrast(tmp_path) -> None:
         (["t1_mprage.nii.gz", "flair_3d.nii.gz"], 0, 1),
         (["t1ce.nii.gz", "t1.nii.gz", "t1_mask.nii.gz", "flair_lesion_seg.nii.gz", "flair.nii"], 1, 4),
         (["t1_brain.nii.gz", "sub-1_T1w.nii.gz"], 1, None),
+        (["._sub-1_T1w.nii.gz", "sub-1_T1w.nii.gz", "sub-1_FLAIR.nii.gz"], 1, 2),  # macOS adds such files
         (["t1ce.nii.gz", "t1_gd.nii.gz", "t1map.nii", "t1.txt", "flair.nii.gz", "s_ce-gd_T1w.nii"], None, 4),
     ],
-    ids=["plain", "case", "bids", "anat", "prefix", "exact wins", "bids wins", "not a T1w"],
+    ids=["plain", "case", "bids", "anat", "prefix", "exact wins", "bids wins", "hidden", "not a T1w"],
 )
 def test_from_folder_finds_by_name(tmp_path, files, t1, flair) -> None:
     for value, name in enumerate(files):

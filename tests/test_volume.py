@@ -33,6 +33,16 @@ def test_nibabel_round_trip_keeps_voxels_dtype_and_affine() -> None:
     assert image.header.get_xyzt_units()[0] == "mm"
 
 
+@pytest.mark.parametrize(("dtype", "stored"), [("bool", "uint8"), ("float16", "float32")])
+def test_to_nibabel_widens_what_nifti_lacks(dtype, stored) -> None:
+    assert Volume(np.ones((3, 4, 5), dtype), AFFINE).to_nibabel().get_data_dtype() == stored
+
+
+def test_a_mask_hides_no_voxel() -> None:
+    array = np.ma.masked_invalid(np.full((2, 2, 2), np.nan))
+    assert type(Volume(array, AFFINE).data) is np.ndarray
+
+
 @pytest.mark.parametrize(("slope", "dtype"), [(1.0, np.int16), (0.5, np.float32)])
 def test_from_nibabel_keeps_integers_only_where_nothing_scales_them(tmp_path, slope, dtype) -> None:
     array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
@@ -50,7 +60,7 @@ def test_from_nibabel_keeps_integers_only_where_nothing_scales_them(tmp_path, sl
         ("int16", True),
         ("uint16", True),
         ("float32", True),
-        ("uint8", False),
+        ("uint8", True),
         ("int64", False),
         ("float64", False),
         ("float16", False),
@@ -73,6 +83,11 @@ def test_swapped_bytes_are_put_right() -> None:
     converted = to_kernel_dtype(np.arange(3, dtype=">i2"))
     assert converted.dtype == np.dtype(np.int16)
     assert converted.tolist() == [0, 1, 2]
+
+
+def test_views_are_kept() -> None:
+    flipped = np.zeros((2, 2, 2), np.int16)[::-1]
+    assert to_kernel_dtype(flipped) is flipped
 
 
 def test_items_out_of_line_are_copied() -> None:

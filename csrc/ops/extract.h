@@ -1,6 +1,6 @@
 // What: cut a tile out of a volume and normalise it on the way; outside the volume it is zero.
 // Layout: source of any strides and integer or float type, tile (d, h, w) C-contiguous float32.
-// Source: own; y = clip((x - offset) * scale, low, high) as in preprocess.IntensityMap.
+// Source: own; y = clip((x - offset) * scale, low, high) as in intensity.IntensityMap.
 #pragma once
 
 #include "source.h"

@@ -99,7 +99,7 @@ def export_bundle(
     golden_inputs = phantom(tile)
     try:
         tiles = {"random": (noise, run(noise)), "golden": (golden_inputs, run(golden_inputs))}
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"the network cannot be computed on a tile of {' x '.join(map(str, tile))}: {_first_line(error)}.",
             "Choose sides that are multiples of what encoder and head need, such as 32.",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 
-STEPS = 64
+STEPS = 32
 """Intensities are multiples of 1 / STEPS: exact in float16, and few enough to pack well."""
 
 # Outer radius of each shell as a fraction of the head's, and its intensity in T1 and FLAIR: scalp, CSF, grey matter,
@@ -48,9 +48,8 @@ def phantom(tile: tuple[int, int, int]) -> dict[str, FloatArray]:
     for outer, in_t1w, in_flair in _SHELLS:
         inside = radius < outer
         t1w[inside], flair[inside] = in_t1w, in_flair
-    for centre in _LESIONS:
-        distance = sum((axis - at) ** 2 for axis, at in zip((d, h, w), centre, strict=True))
-        inside = distance < _LESION_RADIUS**2
+    for at_d, at_h, at_w in _LESIONS:
+        inside = (d - at_d) ** 2 + (h - at_h) ** 2 + (w - at_w) ** 2 < _LESION_RADIUS**2
         t1w[inside], flair[inside] = _LESION
     return {"t1w": _quantise(t1w * shade), "flair": _quantise(flair * (2 - shade))}
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from rmr_sdk._version import __version__
 from rmr_sdk.cli import bundle, demo, doctor, run
 from rmr_sdk.cli.terminal import logging_to_stderr, prepare_stdout
-from rmr_sdk.errors import Cancelled, RmrError
+from rmr_sdk.errors import Cancelled, DeviceMemoryError, RmrError
 from rmr_sdk.manifest import INTENDED_USE
 
 __all__ = ["main"]
@@ -41,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return code
     except RmrError as error:
         return _fail(error, debug)
+    except MemoryError:
+        return _fail(
+            DeviceMemoryError("the study does not fit in memory.", "Check its size, or use a larger machine."), debug
+        )
     except KeyboardInterrupt:
         return _fail(Cancelled("the command was interrupted."), debug)
 

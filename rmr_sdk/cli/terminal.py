@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rmr_sdk.errors import OutputError
-from rmr_sdk.inference import Progress, Report
+from rmr_sdk.inference import Progress, ProgressCallback
 
 _STAGES = {
     "read": "Reading the study",
@@ -53,7 +53,7 @@ def _drop_stdout() -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Report]:
+def progress_bar() -> Iterator[ProgressCallback]:
     """Show a bar on stderr while the body runs, where stderr is a terminal.
 
     Yields:

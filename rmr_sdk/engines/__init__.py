@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from rmr_sdk.bundle import Bundle
 from rmr_sdk.engines.base import PRECISIONS, Engine, EngineInfo, EngineRequest, Session, why
 from rmr_sdk.errors import ConfigError
@@ -17,6 +19,7 @@ __all__ = ["DEVICES", "ENGINES", "Engine", "EngineInfo", "Session", "open_engine
 
 ENGINES = ("openvino", "onnxruntime")
 DEVICES = ("cpu", "gpu", "npu")
+MOST_THREADS = 1024
 
 
 def open_engine(
@@ -74,7 +77,10 @@ def _check_choice(option: str, value: str, valid: Sequence[str]) -> None:
 
 
 def _check_threads(threads: int | None) -> None:
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+    whole = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
+    if threads is not None and not (whole and 1 <= threads <= MOST_THREADS):
         raise ConfigError(
-            f"threads is {threads!r}.", "Pass a whole number from 1, or None for all cores.", option="threads"
+            f"threads is {threads!r}.",
+            f"Pass a whole number from 1 to {MOST_THREADS}, or None for all cores.",
+            option="threads",
         )

@@ -9,7 +9,6 @@ caller's queue of tiles on it; it belongs to one thread.
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,8 @@ class EngineInfo:
     Attributes:
         name: "openvino" or "onnxruntime".
         version: Full version of the inference library.
-        device: Name of the device as the library gives it.
+        device: "cpu", or "gpu" or "npu" with a number where there are several.
+        device_name: What the library calls it, such as the model of the processor.
         precision: Precision computed in, as read back from the library where it can tell.
         threads: Threads that compute; 0 where the device is no CPU.
     """
@@ -46,6 +46,7 @@ class EngineInfo:
     name: str
     version: str
     device: str
+    device_name: str
     precision: str
     threads: int
 
@@ -210,9 +211,8 @@ def check_signature(bundle: Bundle, inputs: Mapping[str, Sequence[int]], outputs
         EngineMismatchError: A name or a shape differs.
     """
     manifest = bundle.manifest
-    channels = {"fused": 1, "probability": len(manifest.classes or ())}
     promised = dict.fromkeys(manifest.input_names, (1, 1, *manifest.tile_shape))
-    promised |= {name: (1, channels[name], *manifest.tile_shape) for name in manifest.output_names}
+    promised |= {name: (1, channels, *manifest.tile_shape) for name, channels in manifest.output_channels.items()}
     found = {name: tuple(shape) for name, shape in (*inputs.items(), *outputs.items())}
     if set(inputs) != set(manifest.input_names) or found != promised:
         raise EngineMismatchError(
@@ -248,7 +248,7 @@ def import_library(name: str, extra: str) -> ModuleType:
         DeviceUnavailableError: It is not installed, or cannot be loaded.
     """
     try:
-        return sys.modules.get(name) or importlib.import_module(name)
+        return importlib.import_module(name)
     except ImportError as error:
         raise DeviceUnavailableError(
             f"Engine {name} is not installed ({error}).", f'Run: pip install "{extra}".', library=name

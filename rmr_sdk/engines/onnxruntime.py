@@ -136,7 +136,9 @@ def _load(library: ModuleType, bundle: Bundle, threads: int) -> OnnxRuntimeEngin
             f'ONNX Runtime cannot load the fp32 graph of bundle "{bundle.manifest.name}": {error}.', REPORT
         ) from error
     check_signature(bundle, _shapes(inference.get_inputs()), _shapes(inference.get_outputs()))
-    info = EngineInfo("onnxruntime", library.__version__, platform.processor() or platform.machine(), "fp32", threads)
+    info = EngineInfo(
+        "onnxruntime", library.__version__, "cpu", platform.processor() or platform.machine(), "fp32", threads
+    )
     return OnnxRuntimeEngine(inference, info, errors)
 
 

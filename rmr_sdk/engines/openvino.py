@@ -134,7 +134,8 @@ class _Target:
         info = EngineInfo(
             name="openvino",
             version=self.openvino.get_version(),
-            device=self.core.get_property(self.device, "FULL_DEVICE_NAME"),
+            device=self.device.lower(),
+            device_name=self.core.get_property(self.device, "FULL_DEVICE_NAME"),
             precision="int8" if self.precision == "int8" else computed,
             threads=compiled.get_property("INFERENCE_NUM_THREADS") if on_cpu else 0,
         )

@@ -1,4 +1,4 @@
-"""Folders whose files appear together or not at all. A single file that does so is in `rmr_sdk.io.atomic`.
+"""Files that are either complete or not there: one at a time, or all the files of a folder together.
 
 Owns when the files of a run become visible; what is in them is the business of the modules that write them.
 """
@@ -7,13 +7,45 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from rmr_sdk.errors import OutputError
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under its name only when all of it is on the disk.
+
+    The bytes go to a temporary file in the same folder, which is flushed and renamed at the end, over an existing
+    file if there is one; it is removed when anything fails.
+
+    Args:
+        path: The file to write; its folder must exist.
+
+    Yields:
+        The temporary file, open for binary writing.
+
+    Raises:
+        OutputError: The file cannot be created, written or renamed.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".rmr-{secrets.token_hex(8)}.part")
+    with _write_errors(target):
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
 
 
 @contextmanager
@@ -36,15 +68,18 @@ def output_folder(folder: Path, names: Iterable[str], overwrite: bool) -> Iterat
     check_outputs(folder, names, overwrite)
     with _write_errors(folder):
         made = _make_folders(folder)
-        staging = Path(tempfile.mkdtemp(prefix=".rmr-", dir=folder))
         try:
-            yield staging
-            _publish(staging, folder, names)
-            made = []
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-            for path in reversed(made):
-                path.rmdir()
+            staging = Path(tempfile.mkdtemp(prefix=".rmr-", dir=folder))
+            try:
+                yield staging
+                _publish(staging, folder, names)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+        except BaseException:
+            with suppress(OSError):  # someone else has put a file there: the folder stays
+                for path in reversed(made):
+                    path.rmdir()
+            raise
 
 
 def check_outputs(folder: Path, names: Iterable[str], overwrite: bool) -> None:
@@ -56,7 +91,7 @@ def check_outputs(folder: Path, names: Iterable[str], overwrite: bool) -> None:
     existing = folder
     while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
-    if not existing.is_dir():
+    if not os.path.isdir(existing):
         raise OutputError(f"{existing} is not a folder.", "Give another output folder.", path=str(folder))
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(
@@ -64,7 +99,7 @@ def check_outputs(folder: Path, names: Iterable[str], overwrite: bool) -> None:
         )
     for name in names:
         target = folder / name
-        if target.is_dir():
+        if os.path.isdir(target):
             raise OutputError(f"{target} is a folder.", "Remove it or give another output folder.", path=str(target))
         if os.path.lexists(target) and not overwrite:
             raise OutputError(

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from rmr_sdk.errors import FormatError, GeometryError
 from rmr_sdk.geometry import Affine, Grid
-from rmr_sdk.io.atomic import atomic_file
+from rmr_sdk.io.files import atomic_file
 from rmr_sdk.volume import Volume, to_kernel_dtype
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def read_volume(path: str | os.PathLike[str], *, label: str | None = None) -> tu
         label: How to call the file in messages; by default its path as given.
 
     Returns:
-        The volume, and what is odd about the header. Voxels are int16 or uint16 as stored where slope and intercept
-        are trivial, otherwise float32; the first axis is the fastest in memory. NaN and infinite voxels are kept: how
-        to take them is a choice of the run.
+        The volume, and what is odd about the header. Voxels are uint8, int16 or uint16 as stored where slope and
+        intercept are trivial, otherwise float32; the first axis is the fastest in memory. NaN and infinite voxels are
+        kept: how to take them is a choice of the run.
 
     Raises:
         FormatError: No such file, not a file, not NIfTI, truncated or damaged, not 3-D, empty, complex or RGB.
@@ -86,16 +86,23 @@ def write_volume(path: str | os.PathLike[str], volume: Volume, *, description: s
     Raises:
         OutputError: The file cannot be written.
     """
-    data = volume.data
-    if data.dtype.name in ("bool", "float16"):
-        data = data.astype(np.uint8 if data.dtype.kind == "b" else np.float32)
+    with atomic_file(path) as file:
+        write_stream(file, volume, gzipped=os.fspath(path).endswith(".gz"), description=description)
+
+
+def write_stream(file: BinaryIO, volume: Volume, *, gzipped: bool, description: str = "") -> None:
+    """Write a volume as `write_volume` does, to a file that is open already.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    data = storable(volume.data)
     header = _header_for(data, volume.affine, description)
-    with atomic_file(path) as raw:
-        if not os.fspath(path).endswith(".gz"):
-            _write(raw, header, data)
-            return
-        with gzip.GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=raw, mtime=0) as file:
-            _write(cast(BinaryIO, file), header, data)
+    if not gzipped:
+        _write(file, header, data)
+        return
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=_GZIP_LEVEL, fileobj=file, mtime=0) as packed:
+        _write(cast(BinaryIO, packed), header, data)
 
 
 def form_warnings(header: nibabel.Nifti1Header) -> list[str]:
@@ -113,6 +120,11 @@ def form_warnings(header: nibabel.Nifti1Header) -> list[str]:
         elif apart > FORM_TOLERANCE_MM:
             warnings.append(f"sform and qform of the header disagree by up to {apart:.3g} mm; the sform was used")
     return warnings
+
+
+def unit_mm(header: nibabel.Nifti1Header) -> float:
+    """Return the length of the unit of a header's affine; the millimetre where it names none."""
+    return _UNIT_MM.get(header.get_xyzt_units()[0], 1.0)
 
 
 def _read_header(file: BinaryIO, name: str) -> nibabel.Nifti1Header:
@@ -165,7 +177,7 @@ def _affine(header: nibabel.Nifti1Header, name: str) -> Affine:
 
     try:
         affine = np.array(header.get_best_affine(), np.float64)
-        affine[:3] *= _UNIT_MM.get(header.get_xyzt_units()[0], 1.0)
+        affine[:3] *= unit_mm(header)
         shape = _shape(header)
         return Grid((shape[0], shape[1], shape[2]), affine).affine
     except (GeometryError, HeaderDataError, ValueError) as error:
@@ -183,7 +195,7 @@ def _forms_apart_mm(header: nibabel.Nifti1Header) -> float | None:
     except (GeometryError, HeaderDataError, ValueError):
         return None
     apart = np.linalg.norm(qform.corners_mm() - sform.corners_mm(), axis=1).max()
-    return float(apart) * _UNIT_MM.get(header.get_xyzt_units()[0], 1.0)
+    return float(apart) * unit_mm(header)
 
 
 def _read_voxels(file: BinaryIO, header: nibabel.Nifti1Header, most: int, name: str) -> npt.NDArray[Any]:
@@ -219,6 +231,13 @@ def _scaled(data: npt.NDArray[Any], header: nibabel.Nifti1Header, name: str) -> 
         values *= np.float32(slope)
         values += np.float32(intercept)
     return values
+
+
+def storable(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return voxels of a type that NIfTI knows, in the byte order that the header will announce."""
+    if data.dtype.name in ("bool", "float16"):
+        return data.astype(np.uint8 if data.dtype.kind == "b" else np.float32)
+    return data.astype(data.dtype.newbyteorder("="), copy=False)
 
 
 def _header_for(data: npt.NDArray[Any], affine: Affine, description: str) -> nibabel.Nifti1Header:

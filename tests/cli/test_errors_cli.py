@@ -227,6 +227,18 @@ def test_an_interrupt_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_too_little_memory(
+    rmr: Rmr, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("rmr_sdk.pipeline.prepare", refuse)
+    assert rmr("run", folder, "--out", tmp_path / "out") == 5
+    assert capsys.readouterr().err.startswith("rmr: DeviceMemoryError: the study does not fit in memory.")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupt_while_writing_leaves_nothing(
     rmr: Rmr, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,7 @@ def test_round_trip_keeps_voxels_and_affine_exactly(tmp_path, dtype, suffix) -> 
     volume, warnings = read_volume(tmp_path / f"x{suffix}")
     assert warnings == []
     assert np.array_equal(volume.data, array)
-    assert volume.data.dtype == (dtype if dtype in ("int16", "uint16") else "float32")
+    assert volume.data.dtype == (dtype if dtype in ("uint8", "int16", "uint16") else "float32")
     assert np.array_equal(volume.affine, TILTED)
     image = nibabel.load(tmp_path / f"x{suffix}")
     assert image.get_data_dtype() == dtype
@@ -50,6 +50,12 @@ def test_round_trip_keeps_voxels_and_affine_exactly(tmp_path, dtype, suffix) -> 
 def test_dtypes_that_nifti_lacks_are_widened(tmp_path, dtype, stored) -> None:
     write_volume(tmp_path / "x.nii", Volume(np.ones((2, 3, 4), dtype), LAS))
     assert nibabel.load(tmp_path / "x.nii").get_data_dtype() == stored
+
+
+def test_swapped_bytes_are_written_right(tmp_path) -> None:
+    array = np.arange(24, dtype=">i2").reshape(2, 3, 4)
+    write_volume(tmp_path / "x.nii", Volume(array, LAS))
+    assert np.array_equal(read_volume(tmp_path / "x.nii")[0].data, array)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -222,7 +228,7 @@ def no_room():
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, no_room) -> None:
     (tmp_path / "x.nii").write_bytes(b"old")
-    with pytest.raises(OutputError, match=r"x\.nii\" cannot be written: File too large"):
+    with pytest.raises(OutputError, match=r"x\.nii cannot be written: File too large"):
         write_volume(tmp_path / "x.nii", Volume(np.zeros((9, 9, 9), np.float32), LAS))
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x.nii", b"old")]
 

@@ -11,7 +11,7 @@ from kernel_devices import Host
 from layouts import LAYOUTS
 
 from rmr_sdk import _C
-from rmr_sdk.tiles import as_source, extract_tile
+from rmr_sdk.tiles import extract_tile
 
 ORIGINS = {
     "inside": (2, 3, 4),
@@ -87,30 +87,3 @@ def test_extract_tile_fills_an_engine_input(rng: np.random.Generator) -> None:
     out = np.empty((1, 1, 5, 6, 7), np.float32)
     extract_tile(source, (1, 2, 3), out, Map(), threads=2)
     np.testing.assert_allclose(out[0, 0], oracle(source, (1, 2, 3), (5, 6, 7)), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "read_as"),
-    [
-        (np.bool_, np.uint8),
-        (np.int8, np.int16),
-        (np.uint8, np.uint8),
-        (">i2", np.float32),
-        (np.int32, np.float32),
-        (np.float64, np.float32),
-        (np.float32, np.float32),
-    ],
-)
-def test_as_source_gives_a_type_that_kernels_read(dtype: Any, read_as: Any) -> None:
-    array = np.array([[[0, 1, 1]]]).astype(dtype)
-    source = as_source(array)
-    assert source.dtype == read_as
-    np.testing.assert_array_equal(source.astype(np.float64), array.astype(np.float64))
-
-
-def test_as_source_copies_only_what_is_misaligned() -> None:
-    records = np.zeros((2, 2, 2), np.dtype([("pad", np.uint8), ("value", np.float32)]))
-    source = as_source(records["value"])
-    assert source.strides == (16, 8, 4)
-    flipped = np.zeros((2, 2, 2), np.int16)[::-1]
-    assert as_source(flipped) is flipped

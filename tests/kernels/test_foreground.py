@@ -9,7 +9,7 @@ import pytest
 from kernel_devices import Host
 from layouts import LAYOUTS
 
-from rmr_sdk.tiles import Foreground
+from rmr_sdk.foreground import Foreground
 
 
 def blob(rng: np.random.Generator, dtype: Any, shape: tuple[int, int, int] = (21, 34, 19)) -> Any:

@@ -10,39 +10,23 @@ gathers around its attention only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rmr_training.models.swin import Triple
 
-from .attention import PaddedAttention, RegionMasks, StaticAttention, StaticBlock
+from .attention import PaddedAttention, RegionMasks, Reorder, StaticAttention, StaticBlock
+from .weights import BlockWeights
 from .windows import PADDING, IntArray, Windows, plan_windows
 
 
-class Reorder(nn.Module):
-    """Put rows into another order.
-
-    Args:
-        source: int64, for each row of the result the row it comes from.
-    """
-
-    def __init__(self, source: IntArray) -> None:
-        super().__init__()
-        self.register_buffer("source", torch.from_numpy(source.copy()))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Map (rows, width) to the same shape."""
-        return rows.index_select(0, self.source)  # type: ignore[arg-type]
-
-
-def static_blocks(blocks: Sequence[nn.Module], grid: Triple, masks: RegionMasks) -> nn.Sequential:
+def static_blocks(blocks: Iterable[BlockWeights], grid: Triple, masks: RegionMasks) -> nn.Sequential:
     """Rewrite Swin blocks for a static grid.
 
     Args:
-        blocks: Ours (`window`, `shifted`) or MONAI's (`window_size`, `shift_size`), in the order of computation.
+        blocks: In the order of computation.
         grid: Tokens along (D, H, W).
         masks: Where blocks register their regions.
 
@@ -51,9 +35,9 @@ def static_blocks(blocks: Sequence[nn.Module], grid: Triple, masks: RegionMasks)
     """
     natural = np.arange(int(np.prod(grid)))
     steps: list[nn.Module] = []
-    order = natural
+    order = natural  # the number of the token in each row
     for block in blocks:
-        windows = plan_windows(grid, *_window_of(block))
+        windows = plan_windows(grid, block.window, block.shifted)
         wanted = order if windows.padded else windows.slots.reshape(-1)
         steps += _reorder(order, wanted)
         order = wanted
@@ -61,31 +45,20 @@ def static_blocks(blocks: Sequence[nn.Module], grid: Triple, masks: RegionMasks)
     return nn.Sequential(*steps, *_reorder(order, natural))
 
 
-def _window_of(block: nn.Module) -> tuple[int, bool]:
-    if hasattr(block, "window_size"):
-        return int(block.window_size[0]), any(block.shift_size)
-    return block.window, block.shifted  # type: ignore[return-value]
-
-
 def _reorder(order: IntArray, wanted: IntArray) -> list[nn.Module]:
-    if np.array_equal(order, wanted):
-        return []
-    return [Reorder(_row_of_token(order)[wanted])]
+    return [] if np.array_equal(order, wanted) else [Reorder(_row_of_token(order)[wanted])]
 
 
-def _attention(block: nn.Module, windows: Windows, order: IntArray, masks: RegionMasks) -> StaticAttention:
-    attention: nn.Module = block.attn  # type: ignore[assignment]
-    heads = attention.num_heads if hasattr(attention, "num_heads") else attention.heads
+def _attention(block: BlockWeights, windows: Windows, order: IntArray, masks: RegionMasks) -> StaticAttention:
     if not windows.padded:
-        return StaticAttention(attention, int(heads), windows, masks)  # type: ignore[arg-type]
+        return StaticAttention(block, windows, masks)
     slots = windows.slots.reshape(-1)
     real = slots != PADDING
     places = np.full(slots.shape, order.size)
     places[real] = _row_of_token(order)[slots[real]]
     back = np.empty_like(order)
     back[places[real]] = np.flatnonzero(real)
-    tables = torch.from_numpy(places), torch.from_numpy(back)
-    return PaddedAttention(attention, int(heads), windows, masks, *tables)  # type: ignore[arg-type]
+    return PaddedAttention(block, windows, masks, places, back)
 
 
 def _row_of_token(order: IntArray) -> IntArray:

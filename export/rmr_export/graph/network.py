@@ -7,6 +7,7 @@ traced as it is.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from monai.networks.nets.swin_unetr import BasicLayer, SwinUNETR
@@ -17,6 +18,7 @@ from rmr_training.models.swin import SwinTransformer, Triple
 
 from .attention import RegionMasks
 from .blocks import static_blocks
+from .weights import BlockWeights
 
 
 class ExportNetwork(nn.Module):
@@ -33,20 +35,24 @@ class ExportNetwork(nn.Module):
     def __init__(self, network: RmrFusion, tile: Triple) -> None:
         super().__init__()
         self.masks = RegionMasks()
-        self.body = copy.deepcopy(network).eval()
+        self.network = copy.deepcopy(network).eval()
         shape = network.preset.encoder
-        features: Triple = tuple(side // shape.stride for side in tile)  # type: ignore[assignment]
-        for encoder in (self.body.autoencoder.encoder1, self.body.autoencoder.encoder2):
+        features = _divide(tile, shape.stride)
+        parts: Any = self.network.autoencoder
+        for encoder in (parts.encoder1, parts.encoder2):
             encoder.swinViT = StaticSwin(encoder.swinViT, _divide(features, shape.patch), self.masks)
-        for module in list(self.body.modules()):
+        for module in list(self.network.modules()):
             if isinstance(module, SwinUNETR):
                 _rewrite_swin_unetr(module, features, self.masks)
-        _rewrite_prelus(self.body)
+        _rewrite_prelus(self.network)
 
     def forward(self, t1w: Tensor, flair: Tensor, *tables: Tensor) -> tuple[Tensor, ...]:
-        """Map contrasts (1, 1, D, H, W) to the fused image and, with a head, probabilities (1, K, D, H, W)."""
+        """Map contrasts (1, 1, D, H, W) to the fused image and, with a head, probabilities (1, K, D, H, W).
+
+        `tables` are those of `masks`, as inputs of the graph.
+        """
         self.masks.bind(tables or tuple(self.masks.tables))
-        fused = self.body(t1w, flair)
+        fused = self.network(t1w, flair)
         return (fused.image,) if fused.logits is None else (fused.image, probabilities(fused.logits))
 
 
@@ -57,7 +63,8 @@ class StaticSwin(nn.Module):
         super().__init__()
         self.width, self.grid = swin.width, grid
         self.patch_embed = swin.patch_embed
-        self.blocks = static_blocks([*swin.layers1[0].blocks, *swin.layers2[0].blocks], grid, masks)  # type: ignore[union-attr, misc]
+        layers: Any = (swin.layers1[0], swin.layers2[0])
+        self.blocks = static_blocks((BlockWeights.of(b) for layer in layers for b in layer.blocks), grid, masks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features (1, C, D', H', W') to (1, width, D, H, W), the grid of tokens."""
@@ -72,7 +79,7 @@ class StaticLayer(nn.Module):
     def __init__(self, layer: BasicLayer, grid: Triple, masks: RegionMasks) -> None:
         super().__init__()
         self.grid = grid
-        self.blocks = static_blocks(list(layer.blocks), grid, masks)
+        self.blocks = static_blocks((BlockWeights.of(block) for block in layer.blocks), grid, masks)
         self.downsample = layer.downsample
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,7 +93,10 @@ class StaticLayer(nn.Module):
 
 
 class SplitPReLU(nn.Module):
-    """PReLU as Relu(x) + a * Min(x, 0), which engines fuse into the convolution before it."""
+    """PReLU as Relu(x) + a * Min(x, 0), which TensorRT fuses into the convolution before it.
+
+    OpenVINO takes as long for it as for its own PReLU.
+    """
 
     def __init__(self, slope: Tensor) -> None:
         super().__init__()

@@ -1,0 +1,58 @@
+"""The shipped bundle does what its manifest says: intact, honest about itself, and good enough on unseen studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rmr_sdk import Bundle, Pipeline, Study
+from rmr_sdk.demo import demo_study_folder
+from rmr_sdk.io.nifti import read_volume
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    with Pipeline.open("ms-edge", cache_dir=tmp_path_factory.mktemp("cache")) as opened:
+        yield opened
+
+
+def lesion_dice(pipeline: Pipeline, folder: Path, mask: str) -> float:
+    result = pipeline.run(Study.from_folder(folder))
+    truth = np.asarray(read_volume(folder / mask)[0].data) > 0
+    found = result.labels.data == result.classes.index("lesion")
+    return 2 * float((found & truth).sum()) / float(found.sum() + truth.sum())
+
+
+def test_every_file_is_the_one_of_the_manifest() -> None:
+    Bundle.open("ms-edge").verify()
+
+
+def test_manifest_states_accuracy_with_the_number_of_studies() -> None:
+    manifest = Bundle.open("ms-edge").manifest
+    figures = {entry.study_set: entry for entry in manifest.accuracy if entry.metric == "lesion_dice"}
+    assert set(figures) == {"patient07", "patient19"}
+    assert all(entry.studies == 1 for entry in figures.values())
+    assert not set(manifest.training.studies_seen) & set(figures)
+    assert manifest.classes == ("background", "csf", "grey_matter", "white_matter", "lesion")
+
+
+def test_demo_study_is_segmented(pipeline: Pipeline) -> None:
+    assert lesion_dice(pipeline, Path(demo_study_folder()), "sub-demo_label-lesion_mask.nii.gz") > 0.6
+
+
+def test_unseen_patient_reaches_what_the_manifest_states(pipeline: Pipeline, data_dir: Path) -> None:
+    stated = {e.study_set: e.value for e in pipeline.manifest.accuracy if e.metric == "lesion_dice"}["patient19"]
+    measured = lesion_dice(pipeline, data_dir / "open_ms" / "patient19", "lesion.nii.gz")
+    assert stated >= 0.5
+    assert measured == pytest.approx(stated, abs=0.01)
+
+
+def test_fused_image_shows_flair_lesions_and_t1_edges(pipeline: Pipeline, data_dir: Path) -> None:
+    study = Study.from_folder(data_dir / "open_ms" / "patient19")
+    fused = pipeline.run(study).fused.data
+    brain = study["FLAIR"].data > 20
+    lesion = np.asarray(read_volume(data_dir / "open_ms" / "patient19" / "lesion.nii.gz")[0].data) > 0
+    assert np.corrcoef(fused[brain], study["FLAIR"].data[brain])[0, 1] > 0.9
+    assert fused[lesion].mean() > 1.15 * fused[brain & ~lesion].mean()
