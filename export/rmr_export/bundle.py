@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from rmr_sdk.bundle import Bundle, write_bundle
-from rmr_sdk.errors import ConfigError, FormatError
+from rmr_sdk.errors import ConfigError, FormatError, OutputError
 from rmr_sdk.golden import encode_golden, record_golden
 from rmr_sdk.manifest import (
     INTENDED_USE,
@@ -20,6 +20,7 @@ from rmr_sdk.manifest import (
     Limit,
     Manifest,
     Training,
+    encode_manifest,
 )
 from rmr_training.models.swin import Triple
 
@@ -92,8 +93,10 @@ def export_bundle(
         ManifestError: Name, version or a field of the card breaks the manifest's schema.
         OutputError: `target` exists or cannot be written.
     """
+    _refuse_existing(target, overwrite)
     tile = tile or source.network.preset.tile
     manifest = _manifest(source, tile, name, version, card or Card())
+    encode_manifest(manifest)  # checks it, before minutes of work
     run = torch_runner(source.network)
     noise = random_tile(tile)
     golden_inputs = phantom(tile)
@@ -135,6 +138,12 @@ def _manifest(source: Source, tile: Triple, name: str, version: str, card: Card)
         tolerance=card.tolerance,
         training=Training(recipe=card.recipe or source.recipe, data=card.data, studies_seen=card.studies_seen),
     )
+
+
+def _refuse_existing(target: Path, overwrite: bool) -> None:
+    """Say at once what `write_bundle` would say after minutes of work."""
+    if not overwrite and (target.is_file() or (target.is_dir() and any(target.iterdir()))):
+        raise OutputError(f'"{target}" exists.', "Choose another name, or pass --overwrite.")
 
 
 def _first_line(error: Exception) -> str:

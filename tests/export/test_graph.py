@@ -116,5 +116,6 @@ def test_unpadded_blocks_share_one_gather_between_them(
 def test_node_ceiling_of_the_paper_encoder() -> None:
     preset = replace(find_preset("paper"), head=None)
     model = build_graph(RmrFusion(preset), (16, 32, 32))
-    fusion_and_decoder = 6 * 5 + 5 + 4 * 5 + 1
+    prelu, concatenations = 5, 5
+    fusion_and_decoder = (6 + 4) * (1 + prelu) + concatenations + 1
     assert (len(model.graph.node) - fusion_and_decoder) / 2 <= 210

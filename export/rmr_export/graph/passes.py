@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.logger import G_LOGGER
 
 from rmr_sdk._version import __version__
 
@@ -36,11 +37,11 @@ def drop_identities(graph: gs.Graph) -> None:
 
 def narrow_indices(graph: gs.Graph) -> None:
     """Keep the indices of Gather nodes as int32: half the size, and what engines compute with."""
+    narrowed: dict[str, gs.Constant] = {}
     for node in graph.nodes:
-        if node.op == "Gather" and isinstance(node.inputs[1], gs.Constant):
-            indices = node.inputs[1].values
-            if indices.dtype == np.int64:
-                node.inputs[1] = gs.Constant(f"{node.inputs[1].name}.int32", indices.astype(np.int32))
+        if node.op == "Gather" and isinstance(node.inputs[1], gs.Constant) and node.inputs[1].dtype == np.int64:
+            name, values = f"{node.inputs[1].name}.int32", node.inputs[1].values
+            node.inputs[1] = narrowed.setdefault(name, gs.Constant(name, values.astype(np.int32)))
 
 
 def share_constants(graph: gs.Graph) -> None:
@@ -69,11 +70,12 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     Returns:
         A new model with the same inputs and outputs.
     """
-    graph = gs.import_onnx(model)
-    for apply in PASSES:
-        apply(graph)
-        graph.cleanup().toposort()
-    tidied = gs.export_onnx(graph, do_type_check=False)
+    with G_LOGGER.suppress(G_LOGGER.ERROR):  # its warnings go to stdout, which belongs to the command line
+        graph = gs.import_onnx(model)
+        for apply in PASSES:
+            apply(graph)
+            graph.cleanup().toposort()
+        tidied = gs.export_onnx(graph, do_type_check=False)
     tidied.ir_version = IR_VERSION
     tidied.producer_name, tidied.producer_version = "rmr-export", __version__
     tidied.doc_string = tidied.graph.doc_string = ""
