@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rmr_sdk.bundle import Bundle
+from rmr_sdk.cli.terminal import say
 from rmr_sdk.engines import ENGINES
 from rmr_sdk.errors import ConfigError, EngineError, RmrError
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logger.setLevel(logging.INFO)
     try:
         for line in options.command(options):
-            print(line, flush=True)
+            say(line)
     except RmrError as error:
         if options.debug:
             raise
