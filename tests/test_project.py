@@ -28,8 +28,3 @@ def test_shipped_data_stays_small() -> None:
     bundles = sum(size for path, size in sizes.items() if path.is_relative_to(ROOT / "rmr_sdk" / "bundles"))
     assert demo <= 4 * 2**20
     assert 0 < bundles <= 12 * 2**20
-
-
-def test_no_file_is_a_drawer_for_odds_and_ends() -> None:
-    names = {path.name for path in tracked_files()}
-    assert not names & {"utils.py", "helpers.py", "common.py", "misc.py"}

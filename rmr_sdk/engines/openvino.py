@@ -4,7 +4,7 @@ Owns what OpenVINO is asked to do with a bundle's graph, and keeping the result 
 `rmr_sdk.engines.openvino_session`.
 
 On a CPU every tile is computed by one thread, and as many tiles as there are threads are computed side by side. That is
-no slower than sharing each tile between the threads (docs/decisions/0005-one-thread-per-tile.md), and since no sum is
+no slower than sharing each tile between the threads (docs/decisions/0002-one-thread-per-tile.md), and since no sum is
 ever split between threads the results are bit-identical for any number of them.
 """
 
