@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import resource
 import signal
+from collections.abc import Iterator
 
 import nibabel
 import numpy as np
@@ -215,21 +217,24 @@ def test_simpleitk_reads_every_voxel_where_it_was(tmp_path_factory, sitk, angles
         np.testing.assert_allclose(point, grid.world(index), atol=0.01)  # ITK goes by the qform
 
 
-@pytest.fixture
-def no_room():
-    """Let no file of this process grow beyond 1000 bytes, as on a full disk."""
+@contextlib.contextmanager
+def no_room() -> Iterator[None]:
+    """Let no file of this process grow beyond 1000 bytes, as on a full disk; also not what the tests print to."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, no_room) -> None:
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
     (tmp_path / "x.nii").write_bytes(b"old")
-    with pytest.raises(OutputError, match=r"x\.nii cannot be written: File too large"):
-        write_volume(tmp_path / "x.nii", Volume(np.zeros((9, 9, 9), np.float32), LAS))
+    volume = Volume(np.zeros((9, 9, 9), np.float32), LAS)
+    with pytest.raises(OutputError, match=r"x\.nii cannot be written: File too large"), no_room():
+        write_volume(tmp_path / "x.nii", volume)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x.nii", b"old")]
 
 
