@@ -25,6 +25,10 @@ def lesion_dice(pipeline: Pipeline, folder: Path, mask: str) -> float:
     return 2 * float((found & truth).sum()) / float(found.sum() + truth.sum())
 
 
+def images(study: Study, fused: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    return [("T1w", study["T1w"].data), ("FLAIR", study["FLAIR"].data), ("fused", fused)]
+
+
 def test_every_file_is_the_one_of_the_manifest() -> None:
     Bundle.open("ms-edge").verify()
 
@@ -54,5 +58,7 @@ def test_fused_image_shows_flair_lesions_and_t1_edges(pipeline: Pipeline, data_d
     fused = pipeline.run(study).fused.data
     brain = study["FLAIR"].data > 20
     lesion = np.asarray(read_volume(data_dir / "open_ms" / "patient19" / "lesion.nii.gz")[0].data) > 0
-    assert np.corrcoef(fused[brain], study["FLAIR"].data[brain])[0, 1] > 0.9
+    assert np.corrcoef(fused[brain], study["FLAIR"].data[brain])[0, 1] > 0.75
     assert fused[lesion].mean() > 1.15 * fused[brain & ~lesion].mean()
+    edges = {name: np.abs(np.diff(image, axis=1))[:, 1:][brain[:, 2:]] for name, image in images(study, fused)}
+    assert np.corrcoef(edges["fused"], edges["T1w"])[0, 1] > 0.2

@@ -38,7 +38,7 @@ void bind_blend(py::module_& module) {
   using Handle = typename Backend::Handle;
   using Optional = std::optional<Handle>;
   using Target = BlendTarget<Backend>;
-  py::class_<Target>(module, "BlendTarget")
+  py::class_<Target>(module, "BlendTarget", py::module_local())
       .def(py::init<const Handle&, const Handle&, const Handle&, const Optional&, const Optional&, const Optional&,
                     const Optional&, const Triple&, int32_t, int32_t, bool, float, float>(),
            py::arg("slot").noconvert(), py::arg("first").noconvert(), py::arg("last").noconvert(),
