@@ -123,6 +123,7 @@ VALUE_ERRORS: list[tuple[Callable[[], Any], str]] = [
     (lambda: make_target(ring=None), "ring must be given exactly when a class needs it"),
     (lambda: make_target(ring=np.empty((1, 2, 4), np.float32)), r"ring must have the shape \(any, 1, 4\)"),
     (lambda: make_target(slot=np.ones((4, 4), np.int32)), "slot must lie in the ring"),
+    (lambda: make_target(slot=np.full((4, 4), -1, np.int32)), "slot must lie in the ring"),
     (lambda: blend(probability=None), "probability must be given exactly when there are classes"),
     (lambda: blend(fused=None), "fused must be given exactly when there is a fused output"),
     (lambda: blend(high=(5, 4, 4)), "low and high must bound voxels that lie in the tile and in the volume"),
@@ -135,6 +136,7 @@ TYPE_ERRORS: list[tuple[Callable[[], Any], str]] = [
     (lambda: extract(source=CUBE.astype(">i2")), "not >i2"),
     (lambda: extract(out=np.empty((2, 2, 2))), "out must have the type <f4, not <f8"),
     (lambda: extract(source=CUBE.tolist()), "source"),
+    (lambda: extract(source=np.empty((4, 4, 4), "V0")), "source must have elements of a numeric type"),
     (lambda: resample(mode="nearest", source=CUBE.astype(np.int16)), "out must have the type <i2"),
     (lambda: blend(fused=CUBE.astype(np.float16)), "fused must have the type <f4, not <f2"),
 ]

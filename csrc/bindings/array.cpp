@@ -37,6 +37,7 @@ Array::Array(std::string name, void* data, std::string code, int64_t item, std::
       shape_(std::move(shape)),
       strides_(std::move(strides)),
       writable_(writable) {
+  if (item_ < 1) throw py::type_error(name_ + " must have elements of a numeric type.");
   if (reinterpret_cast<uintptr_t>(data_) % static_cast<uintptr_t>(item_) != 0) {
     throw py::value_error(name_ + " must be aligned to its elements.");
   }
@@ -58,7 +59,7 @@ Array Array::of_device(const py::object& object, const char* name) {
   }
   const py::dict facts = object.attr("__cuda_array_interface__");
   const auto code = facts["typestr"].cast<std::string>();
-  const auto item = static_cast<int64_t>(std::strtol(code.c_str() + 2, nullptr, 10));
+  const auto item = code.size() < 3 ? 0 : static_cast<int64_t>(std::strtol(code.c_str() + 2, nullptr, 10));
   const auto shape = facts["shape"].cast<std::vector<int64_t>>();
   const auto [address, read_only] = facts["data"].cast<std::pair<uintptr_t, bool>>();
   const bool strided = facts.contains("strides") && !facts["strides"].is_none();

@@ -92,7 +92,7 @@ class BlendTarget {
     if (!ring) return;
     const Array array = keep(*ring, "ring");
     slab_.ring = array.output<float>({-1, channels, shape_[2]});
-    Backend::check_slots(slab_.slot, shape_[0] * shape_[1], array.shape()[0]);
+    Backend::check_slots(slab_.slot, slab_.first, shape_[0] * shape_[1], array.shape()[0]);
   }
 
   void check_region(const Triple& origin, const Triple& low, const Triple& high, const Triple& size) const {

@@ -16,7 +16,7 @@ struct Device {
   static Array view(const Handle& handle, const char* name) { return Array::of_device(handle, name); }
 
   // What lies in device memory cannot be looked at here: the caller answers for it.
-  static void check_slots(const int32_t*, int64_t, int64_t) {}
+  static void check_slots(const int32_t*, const int32_t*, int64_t, int64_t) {}
 
   template <class Op>
   static void extract(const Op& op, Place stream) {

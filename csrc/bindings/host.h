@@ -15,9 +15,10 @@ struct Host {
 
   static Array view(const Handle& handle, const char* name) { return Array::of_host(handle, name); }
 
-  static void check_slots(const int32_t* slot, int64_t rows, int64_t slots) {
+  static void check_slots(const int32_t* slot, const int32_t* first, int64_t rows, int64_t slots) {
     for (int64_t row = 0; row < rows; ++row) {
-      if (slot[row] >= slots) throw py::value_error("slot must lie in the ring.");
+      const bool missing = first[row] >= 0 && slot[row] < 0;
+      if (missing || slot[row] >= slots) throw py::value_error("slot must lie in the ring.");
     }
   }
 
