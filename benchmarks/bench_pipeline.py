@@ -29,6 +29,7 @@ from rmr_sdk import Pipeline, Study
 ROOT = Path(__file__).parent.parent
 OVERLAP = 0.25
 PRECISIONS = ("fp32", "bf16")
+LEAST_AGREEMENT = {"fp32": 0.999, "bf16": 0.995}
 
 
 def data_folder() -> Path:
@@ -184,7 +185,7 @@ def main() -> int:
     medians = {name: median(runs) for name, runs in ours.items()}
     peer_s = median(theirs)["total"]
     fp32 = medians["fp32"]
-    report = {
+    report: dict[str, Any] = {
         "benchmark": "pipeline",
         "date": date.today().isoformat(),
         "machine": machine_facts(),
@@ -200,8 +201,9 @@ def main() -> int:
         "check": {name: agreement(study, peer, results[name]) for name in PRECISIONS},
         "peak_rss": measure_memory(options.study, options.checkpoint),
     }
-    if report["check"]["fp32"]["label_agreement"] < 0.999:  # type: ignore[index]
-        print(json.dumps(report["check"], indent=2))
+    checks = report["check"]
+    if any(checks[name]["label_agreement"] < least for name, least in LEAST_AGREEMENT.items()):
+        print(json.dumps(checks, indent=2))
         print("the labels of both sides differ: no ratio is reported", file=sys.stderr)
         return 1
     out = options.out or Path(__file__).parent / "results" / f"cpu-2core-{report['date']}-pipeline.json"

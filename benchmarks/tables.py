@@ -62,7 +62,7 @@ def pipeline_table() -> str:
 
 
 def accuracy_table() -> str:
-    """Lesion figures on real studies that the weights have not seen."""
+    """Lesion figures on real studies, and which of them the weights were trained on."""
     found = newest("accuracy")
     if not found:
         return "Not measured yet."
