@@ -31,7 +31,9 @@ def label_map() -> LabelMap:
 def test_sample_is_fixed_by_its_index(label_map: LabelMap) -> None:
     stream = SyntheticPatches([label_map], 32, seed=3)
     again = SyntheticPatches([label_map], 32, seed=3, first=2)
-    for one, other in zip(stream.sample(2), next(iter(again)), strict=True):
+    *images, source = next(iter(again))
+    assert source == "phantom01"
+    for one, other in zip(stream.sample(2), images, strict=True):
         assert torch.equal(one, other)
     assert not torch.equal(stream.sample(2)[0], stream.sample(3)[0])
 

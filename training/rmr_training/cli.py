@@ -4,62 +4,74 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
-from dataclasses import MISSING, fields
+import typing
+from dataclasses import fields
 from pathlib import Path
 
+import msgspec
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rmr_sdk.errors import RmrError
 
 from .checkpoint import load_network
-from .data import SyntheticPatches, load_label_maps, split_by_donor
+from .config import HELD_OUT, DataConfig, data_folder, load_material, make_ranges, make_recipe, read_config
+from .data import SyntheticPatches, load_label_maps
 from .evaluate import evaluate, to_table
-from .models import PRESETS, RmrFusion, find_preset
+from .models import PRESETS, RmrFusion
+from .recipe import Recipe, Stage
 from .sheet import contact_sheet
-from .stages import Recipe, Trainer
+from .stages import Trainer
 
-HELD_OUT = "05,09,20,28"
-"""Lesion donors kept for validation by default; 09, 20 and 28 are lesions on the template, 05 a real anatomy too."""
+FLAG_TYPES = typing.get_type_hints(Recipe)
 
 
-def _add_stage(commands: argparse._SubParsersAction[argparse.ArgumentParser], stage: str, about: str) -> None:
+def _add_stage(commands: argparse._SubParsersAction[argparse.ArgumentParser], stage: Stage, about: str) -> None:
     parser = commands.add_parser(stage, help=about, description=about)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--labelmaps", type=Path, default=_data_folder() / "labelmaps", help="folder of label maps")
-    parser.add_argument("--held-out", default=HELD_OUT, help="lesion donors kept for validation (default %(default)s)")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="edge", help="shape of a new network")
+    parser.add_argument("--config", type=Path, help="TOML file of the run; flags take precedence")
+    parser.add_argument("--labelmaps", help="folder of label maps (default: labelmaps in RMR_DATA)")
+    parser.add_argument("--held-out", help=f"lesion donors kept for validation (default {','.join(HELD_OUT)})")
+    parser.add_argument("--real", nargs="*", metavar="DIR", help="real studies; with lesion masks in the joint stage")
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="shape of a new network (default edge)")
     parser.add_argument(
         "--start", type=Path, help="checkpoint whose weights to start from (joint: a trained autoencoder)"
     )
     parser.add_argument("--resume", action="store_true", help="go on from OUT/last.pth")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of the training process")
     for item in fields(Recipe):
+        kind = FLAG_TYPES[item.name]
+        flag = "--" + item.name.replace("_", "-")
         if item.name == "stage":
             continue
-        flag = "--" + item.name.replace("_", "-")
-        if item.default is MISSING:
-            parser.add_argument(flag, type=int, required=True)
-        elif isinstance(item.default, bool):
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=item.default)
+        if kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
         else:
-            parser.add_argument(flag, type=type(item.default), default=item.default)
+            parser.add_argument(flag, type=kind, default=None)
     parser.set_defaults(command=_train, stage=stage)
-
-
-def _data_folder() -> Path:
-    return Path(os.environ.get("RMR_DATA", "../shared/data"))
 
 
 def _train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    recipe = Recipe(**{item.name: getattr(options, item.name) for item in fields(Recipe)})
-    train, _ = split_by_donor(load_label_maps(options.labelmaps), options.held_out.split(","))
-    network = load_network(options.start) if options.start else RmrFusion(find_preset(options.preset))
-    trainer = Trainer(network, recipe, train, options.out)
+    config = read_config(options.config)
+    names = [item.name for item in fields(Recipe) if item.name != "stage"]
+    flags = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    recipe = make_recipe(options.stage, config, flags)
+    given = {
+        "labelmaps": options.labelmaps and str(Path(options.labelmaps).absolute()),
+        "held_out": options.held_out and tuple(filter(None, options.held_out.split(","))),
+        "real": None if options.real is None else tuple(str(Path(folder).absolute()) for folder in options.real),
+    }
+    data: DataConfig = msgspec.structs.replace(config.data, **{k: v for k, v in given.items() if v is not None})
+    network_config = config.network
+    if options.preset:
+        network_config = msgspec.structs.replace(network_config, preset=options.preset)
+    torch.manual_seed(recipe.seed)
+    network = load_network(options.start) if options.start else RmrFusion(network_config.build())
+    trainer = Trainer(network, recipe, load_material(data, make_ranges(config), options.stage), options.out)
     if options.resume:
         trainer.resume(options.out / "last.pth")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -69,7 +81,9 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _synthesise(options: argparse.Namespace) -> None:
-    stream = SyntheticPatches(load_label_maps(options.labelmaps), options.side, options.seed)
+    ranges = make_ranges(read_config(options.config))
+    maps = load_label_maps(Path(options.labelmaps) if options.labelmaps else data_folder() / "labelmaps")
+    stream = SyntheticPatches(maps, options.side, options.seed, ranges=ranges)
     contact_sheet([stream.sample(index) for index in range(options.samples)]).save(options.preview)
     print(f"{options.preview}: {options.samples} samples of seed {options.seed}; T1, FLAIR, labels of the middle slice")
 
@@ -91,11 +105,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run `rmr-train` and return its exit code."""
     parser = argparse.ArgumentParser(prog="rmr-train", description="Train RMR-Fusion.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--verbose", action="store_true", help="log every validation")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_stage(commands, "autoencoder", "stage 1: train both encoders and the decoder, self-supervised")
-    _add_stage(commands, "joint", "stage 2: train fusion and segmentation head together")
+    _add_stage(commands, "autoencoder", "stage 1: train the autoencoder under two levels of constraints")
+    _add_stage(commands, "joint", "stage 2: train fusion network and segmentation head together")
     synthesise = commands.add_parser("synthesise", help="look at synthetic training samples")
-    synthesise.add_argument("--labelmaps", type=Path, default=_data_folder() / "labelmaps", help="folder of label maps")
+    synthesise.add_argument("--labelmaps", help="folder of label maps (default: labelmaps in RMR_DATA)")
+    synthesise.add_argument("--config", type=Path, help="TOML file whose [ranges] to use")
     synthesise.add_argument("--preview", type=Path, required=True, help="contact sheet to write (PNG)")
     synthesise.add_argument("--samples", type=int, default=16)
     synthesise.add_argument("--side", type=int, default=64)
@@ -107,6 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     assess.add_argument("--json", action="store_true", help="print JSON")
     assess.set_defaults(command=_evaluate)
     options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
     try:
         options.command(options)
     except RmrError as error:

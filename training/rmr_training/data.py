@@ -17,10 +17,10 @@ from torch.utils.data import IterableDataset
 from rmr_sdk.errors import FormatError, StudyError
 
 from .models import CLASSES
-from .synthesis import LESION, Ranges, synthesise
+from .real import ORIENTATION, RealStudy, cut_patch
+from .synthesis import LESION, Ranges, Sample, synthesise
 
-ORIENTATION = "SAR"
-"""Axis codes of (D, H, W): axial slices first, as scanners and the method have them."""
+__all__ = ["ORIENTATION", "LabelMap", "Patches", "SyntheticPatches", "load_label_maps", "split_by_donor"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,37 +77,68 @@ def split_by_donor(maps: Sequence[LabelMap], held_out: Sequence[str]) -> tuple[l
     return train, [m for m in maps if m.donor in held_out]
 
 
-class SyntheticPatches(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
-    """An endless stream of synthetic patches (t1w, flair, labels).
+class Patches(IterableDataset[tuple[Tensor, Tensor, Tensor, str]]):
+    """An endless stream of patches (t1w, flair, labels, source), synthetic and real.
 
     Sample i of a seed is the same however many workers share the stream, so a run that resumes at step n goes on
     exactly where it stopped.
 
     Args:
-        maps: Label maps to draw from.
+        maps: Label maps to synthesise from.
         side: Side of a patch in voxels.
         seed: Seed of the stream.
         first: Index of the first sample.
-        ranges: How far samples vary.
+        ranges: How far synthetic samples vary.
+        real: Real studies to cut patches from.
+        real_share: Probability that a sample is real; without real studies all are synthetic.
+        batch: Samples of a step in this process.
+        stride: Samples of a step in all processes; each process takes `batch` of them, beginning at `first`.
     """
 
     def __init__(
-        self, maps: Sequence[LabelMap], side: int, seed: int, first: int = 0, ranges: Ranges | None = None
+        self,
+        maps: Sequence[LabelMap],
+        side: int,
+        seed: int,
+        first: int = 0,
+        ranges: Ranges | None = None,
+        real: Sequence[RealStudy] = (),
+        real_share: float = 0.0,
+        batch: int = 1,
+        stride: int | None = None,
     ) -> None:
         self.maps, self.side, self.seed, self.first, self.ranges = list(maps), side, seed, first, ranges
+        self.real, self.real_share = list(real), real_share if real else 0.0
+        self.batch, self.stride = batch, stride or batch
         self.weights = torch.tensor([m.weight for m in maps], dtype=torch.float64)
 
     def sample(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Make sample number `index`: contrasts (1, D, H, W) float32 and labels (D, H, W) uint8."""
-        generator = torch.Generator().manual_seed((self.seed << 32) + index)
-        chosen = self.maps[int(torch.multinomial(self.weights, 1, generator=generator))]
-        made = synthesise(chosen.labels, chosen.lesions, self.side, generator, self.ranges)
+        made, _ = self.draw(index)
         return made.t1w, made.flair, made.labels
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def draw(self, index: int) -> tuple[Sample, str]:
+        """Make sample number `index`, and name the label map or the study it comes from."""
+        generator = torch.Generator().manual_seed((self.seed << 32) + index)
+        if self.real_share and float(torch.rand((), generator=generator)) < self.real_share:
+            study = self.real[int(torch.randint(len(self.real), (), generator=generator))]
+            return cut_patch(study, self.side, generator), study.name
+        chosen = self.maps[int(torch.multinomial(self.weights, 1, generator=generator))]
+        return synthesise(chosen.labels, chosen.lesions, self.side, generator, self.ranges), chosen.name
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, str]]:
+        """Yield whole batches in turn to each worker, as a `DataLoader` of batch size `batch` collects them."""
         worker = torch.utils.data.get_worker_info()
-        start, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        index = self.first + start
+        step, steps = (0, 1) if worker is None else (worker.id, worker.num_workers)
         while True:
-            yield self.sample(index)
-            index += step
+            for item in range(self.batch):
+                made, source = self.draw(self.first + step * self.stride + item)
+                yield made.t1w, made.flair, made.labels, source
+            step += steps
+
+
+def SyntheticPatches(  # noqa: N802 - reads as the class it makes
+    maps: Sequence[LabelMap], side: int, seed: int, first: int = 0, ranges: Ranges | None = None
+) -> Patches:
+    """Make a stream of synthetic patches alone."""
+    return Patches(maps, side, seed, first, ranges)

@@ -30,13 +30,13 @@ def _integer(low: int, high: int, generator: Generator) -> int:
 def add_noise(x: Tensor, generator: Generator, strength: float = 0.1) -> Tensor:
     """Add Gaussian noise whose deviation is uniform in [0, strength * maximum]."""
     deviation = _uniform(0, strength, generator) * float(x.max())
-    return x + deviation * torch.randn(x.shape, generator=generator)
+    return x + deviation * torch.randn(x.shape, generator=generator).to(x)
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
     """Blur the slice plane of (N, C, D, H, W) by a Gaussian, truncated at three deviations, replicating edges."""
     radius = max(1, math.ceil(3 * sigma))
-    offsets = torch.arange(-radius, radius + 1, dtype=x.dtype)
+    offsets = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
     window = torch.exp(-0.5 * (offsets / sigma) ** 2)
     window = window / window.sum()
     n, c, d, h, w = x.shape
@@ -62,7 +62,7 @@ def shuffle_phase(phase: Tensor, generator: Generator) -> Tensor:
         pairs = order[start : start + (length - start) // 2 * 2].view(-1, 2)
         swapped = torch.rand(len(pairs), generator=generator) < 0.5
         order[start : start + pairs.numel()] = torch.where(swapped[:, None], pairs.flip(1), pairs).flatten()
-        phase = phase.index_select(axis, order)
+        phase = phase.index_select(axis, order.to(phase.device))
     return phase
 
 

@@ -68,13 +68,19 @@ def reconstruction(image: Tensor, target: Tensor) -> Tensor:
 
 
 def sobel_magnitude(x: Tensor) -> Tensor:
-    """|Gx| + |Gy| + |Gz| of (N, 1, D, H, W) with unnormalised 3x3x3 Sobel kernels and zero padding."""
-    smooth, slope = x.new_tensor([1.0, 2.0, 1.0]), x.new_tensor([1.0, 0.0, -1.0])
-    kernels = []
-    for axis in range(3):
-        d, h, w = (slope if axis == i else smooth for i in range(3))
-        kernels.append(d[:, None, None] * h[None, :, None] * w[None, None, :])
-    return F.conv3d(x, torch.stack(kernels)[:, None], padding=1).abs().sum(1, keepdim=True)
+    """|Gx| + |Gy| + |Gz| of (N, 1, D, H, W) with unnormalised 3x3x3 Sobel kernels and zero padding.
+
+    The kernels are products of [1, 2, 1] and [1, 0, -1], so sums of shifted slices take their place.
+    """
+    padded = F.pad(x, (1,) * 6)
+    total = torch.zeros_like(x)
+    for axis in SPATIAL:
+        slope = padded
+        for other in SPATIAL:
+            low, middle, high = (slope.narrow(other, start, x.shape[other]) for start in range(3))
+            slope = low - high if other == axis else low + 2 * middle + high
+        total = total + slope.abs()
+    return total
 
 
 def visual(fused: Tensor, t1w: Tensor, flair: Tensor) -> Tensor:
@@ -83,8 +89,15 @@ def visual(fused: Tensor, t1w: Tensor, flair: Tensor) -> Tensor:
     return 12 * F.l1_loss(fused, flair) + F.l1_loss(sobel_magnitude(fused), edges)
 
 
+UNKNOWN = 255
+"""Label of a voxel of which only this is known: it is no lesion. Real studies have lesion masks, not tissue classes."""
+
+
 class SegmentationLoss(nn.Module):
     """10 * Dice, and optionally a weighted cross-entropy, which keeps small lesions from vanishing early.
+
+    Where the label is `UNKNOWN`, the lesion class (the last) is compared as everywhere; the other classes count in
+    neither Dice nor target, and the cross-entropy asks for their sum.
 
     Args:
         cross_entropy: Weight of the cross-entropy; 0 is the authors' loss.
@@ -96,13 +109,26 @@ class SegmentationLoss(nn.Module):
     def __init__(self, cross_entropy: float = 0.0, lesion_weight: float = 3.0, batch_dice: bool = False) -> None:
         super().__init__()
         self.cross_entropy, self.lesion_weight = cross_entropy, lesion_weight
-        self.dice = DiceLoss(include_background=True, softmax=True, to_onehot_y=True, batch=batch_dice)
+        self.dice = DiceLoss(include_background=True, batch=batch_dice)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compare class scores (N, K, D, H, W) to labels (N, D, H, W)."""
-        loss: Tensor = 10 * self.dice(logits, labels[:, None])
+        classes = logits.shape[1]
+        unknown = labels == UNKNOWN
+        target = torch.where(unknown, 0, labels).long()
+        counted = (~unknown)[:, None].repeat(1, classes, 1, 1, 1)
+        counted[:, -1] = True
+        one_hot = F.one_hot(target, classes).movedim(-1, 1) * counted
+        loss: Tensor = 10 * self.dice(logits.softmax(1) * counted, one_hot.to(logits.dtype))
         if self.cross_entropy:
-            weights = logits.new_ones(logits.shape[1])
-            weights[0], weights[-1] = 0.3, self.lesion_weight
-            loss = loss + self.cross_entropy * F.cross_entropy(logits, labels.long(), weights)
+            loss = loss + self.cross_entropy * self._cross_entropy(logits, target, unknown)
         return loss
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor, unknown: Tensor) -> Tensor:
+        weights = logits.new_ones(logits.shape[1])
+        weights[0], weights[-1] = 0.3, self.lesion_weight
+        scores = logits.log_softmax(1)
+        known = scores.gather(1, target[:, None])[:, 0]
+        score = torch.where(unknown, scores[:, :-1].logsumexp(1), known)
+        weight = torch.where(unknown, 1.0, weights[target])
+        return -(weight * score).sum() / weight.sum()

@@ -1,0 +1,136 @@
+"""Configurations: a TOML file gives a run, flags take precedence, and what is wrong is said before hours are lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from rmr_sdk.errors import ConfigError, RmrError, StudyError
+from rmr_training.cli import main
+from rmr_training.config import DataConfig, load_material, make_ranges, make_recipe, read_config
+from rmr_training.models import RmrFusion
+from rmr_training.stages import Material, Recipe, Trainer
+from rmr_training.synthesis import Ranges
+from tests.training.test_real import write_study
+from tests.training.test_stages import QUICK, network
+from tests.training.test_synthesis import phantom
+
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder with two label maps of donors 01 and 02, and one real study."""
+    folder = tmp_path / "data"
+    (folder / "labelmaps").mkdir(parents=True)
+    for donor in ("01", "02"):
+        image = nib.Nifti1Image(phantom(), np.eye(4))
+        nib.save(image, folder / "labelmaps" / f"patient{donor}.nii.gz")
+    write_study(folder / "studies" / "one")
+    monkeypatch.setenv("RMR_DATA", str(folder))
+    return folder
+
+
+def test_file_and_flags_make_a_recipe(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, "[recipe]\nsteps = 7\nrate = 1e-4\n[ranges]\nwhole_head = 0.1\n"))
+    recipe = make_recipe("joint", config, {"rate": 3e-4})
+    assert (recipe.steps, recipe.rate, recipe.batch) == (7, 3e-4, Recipe(stage="joint", steps=1).batch)
+    assert make_ranges(config) == Ranges(whole_head=0.1)
+    assert read_config(None).data == DataConfig()
+
+
+def test_a_head_by_name_replaces_the_presets(tmp_path: Path) -> None:
+    text = '[network]\nhead = "unet"\n[network.head_options]\nchannels = 8\nnum_res_units = 1\n'
+    preset = read_config(write(tmp_path, text)).network.build()
+    assert (preset.name, preset.head) == ("edge-unet", "unet")
+    assert RmrFusion(preset).head is not None
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.toml")), ids=lambda path: path.stem)
+def test_committed_recipes_are_valid(path: Path) -> None:
+    config = read_config(path)
+    make_ranges(config)
+    recipe = make_recipe("autoencoder" if "autoencoder" in path.name else "joint", config, {})
+    assert recipe.steps > 0
+    assert not any("patient12" in study or "patient20" in study for study in config.data.real)
+
+
+def test_material_keeps_held_out_donors_apart(data: Path) -> None:
+    material = load_material(DataConfig(held_out=("02",), real=("studies/one",)), Ranges(), "joint")
+    assert [m.donor for m in material.maps] == ["01"]
+    assert [m.donor for m in material.held_out] == ["02"]
+    assert [study.name for study in material.real] == ["one"]
+    assert len(material.real[0].lesions) > 50
+
+
+def test_the_command_trains_validates_and_resumes(data: Path, tmp_path: Path) -> None:
+    text = '[network]\npreset = "edge"\n[recipe]\nsteps = 1\nbatch = 1\nside = 32\nworkers = 0\nvalidate_every = 1\n'
+    text += 'validation_patches = 1\namp = false\n[data]\nheld_out = ["02"]\nreal = ["studies/one"]\n'
+    command = ["autoencoder", "--config", str(write(tmp_path, text)), "--out", str(tmp_path / "ae"), "--threads", "1"]
+    assert main(command) == 0
+    assert {path.name for path in (tmp_path / "ae").iterdir()} == {
+        "last.pth",
+        "model.pth",
+        "best.pth",
+        "log.csv",
+        "validation.csv",
+    }
+    assert main([*command, "--steps", "2", "--resume"]) == 0
+    assert len((tmp_path / "ae" / "log.csv").read_text().splitlines()) == 3
+
+
+def no_maps(folder: Path) -> object:
+    return Trainer(network(), Recipe(stage="joint", steps=1, **QUICK), Material([]), folder)
+
+
+def nothing_to_validate_on(folder: Path) -> object:
+    maps = load_material(DataConfig(held_out=()), Ranges(), "joint").maps
+    return Trainer(network(), Recipe(stage="joint", steps=1, validate_every=1, **QUICK), Material(maps), folder)
+
+
+def without_masks(folder: Path) -> object:
+    material = load_material(DataConfig(held_out=("02",), real=("studies/one",)), Ranges(), "autoencoder")
+    return Trainer(network(), Recipe(stage="joint", steps=1, **QUICK), material, folder)
+
+
+def recipe_of(text: str) -> Callable[[Path], object]:
+    return lambda folder: make_recipe("joint", read_config(write(folder, text)), {})
+
+
+def ranges_of(text: str) -> Callable[[Path], object]:
+    return lambda folder: make_ranges(read_config(write(folder, text)))
+
+
+ROWS: list[tuple[Callable[[Path], object], type[RmrError], str]] = [
+    (lambda folder: read_config(folder / "none.toml"), ConfigError, r"none\.toml is not a usable configuration"),
+    (lambda folder: read_config(write(folder, "[recipe")), ConfigError, r"run\.toml is not a usable configuration"),
+    (lambda folder: read_config(write(folder, "[data]\nlabels = 'x'")), ConfigError, "unknown field `labels`"),
+    (recipe_of("[recipe]\nsteps = 5\nlearning_rate = 1"), ConfigError, "no key 'learning_rate'"),
+    (recipe_of("[recipe]\nrate = 1.0"), ConfigError, "missing required field `steps`"),
+    (recipe_of("[recipe]\nsteps = 'many'"), ConfigError, "Expected `int`"),
+    (recipe_of("[recipe]\nsteps = 0"), ConfigError, "steps is 0"),
+    (ranges_of("[ranges]\nlesions = 1"), ConfigError, "no key 'lesions'"),
+    (ranges_of("[ranges]\nbias = 'much'"), ConfigError, "Expected `float`"),
+    (lambda _: load_material(DataConfig(held_out=("77",)), Ranges(), "joint"), StudyError, "lesion donor 77"),
+    (no_maps, StudyError, "no label map to train on"),
+    (nothing_to_validate_on, StudyError, "no held-out label map"),
+    (without_masks, StudyError, "study one has no lesion mask"),
+]
+
+
+@pytest.mark.parametrize(("situation", "kind", "words"), ROWS, ids=[row[2] for row in ROWS])
+def test_bad_configuration(
+    situation: Callable[[Path], object], kind: type[RmrError], words: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=words):
+        situation(tmp_path)
