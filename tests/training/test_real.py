@@ -8,8 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from rmr_sdk.errors import GeometryError, StudyError
+from rmr_training.cli import main
 from rmr_training.data import LabelMap, Patches
 from rmr_training.losses import UNKNOWN
 from rmr_training.real import RealRanges, cut_patch, find_study_folders, load_real_study
@@ -123,3 +125,18 @@ def test_a_mask_on_another_grid_is_refused(tmp_path: Path) -> None:
 def test_an_empty_tree_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="no study below"):
         find_study_folders(tmp_path)
+
+
+def test_contact_sheet_shows_real_patches_below_synthetic_ones(tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    nib.save(nib.Nifti1Image(phantom(), np.eye(4)), tmp_path / "maps" / "patient01.nii.gz")
+    folder = write_study(tmp_path / "one", mask=False)
+    preview = tmp_path / "sheet.png"
+    command = ["synthesise", "--labelmaps", str(tmp_path / "maps"), "--samples", "4", "--side", "24"]
+    assert main([*command, "--preview", str(preview)]) == 0
+    alone = Image.open(preview).copy()
+    assert main([*command, "--preview", str(preview), "--beside", str(folder)]) == 0
+    both = Image.open(preview)
+    assert both.size == (alone.width, 2 * alone.height)
+    assert np.array_equal(np.asarray(both)[: alone.height], np.asarray(alone))
+    assert np.asarray(both)[alone.height :].max() > 100

@@ -36,6 +36,7 @@ def test_sample_is_fixed_by_its_index(label_map: LabelMap) -> None:
     for one, other in zip(stream.sample(2), images, strict=True):
         assert torch.equal(one, other)
     assert not torch.equal(stream.sample(2)[0], stream.sample(3)[0])
+    assert not torch.equal(stream.sample(2)[0], SyntheticPatches([label_map], 32, seed=4).sample(2)[0])
 
 
 def test_samples_have_shape_range_and_classes(label_map: LabelMap) -> None:

@@ -17,13 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rmr_sdk.errors import RmrError
 
-from .checkpoint import load_network
+from .checkpoint import load_network, read_checkpoint
 from .config import HELD_OUT, DataConfig, data_folder, load_material, make_ranges, make_recipe, read_config
 from .data import SyntheticPatches, load_label_maps
 from .evaluate import evaluate, to_table
 from .models import PRESETS, RmrFusion
+from .real import load_real_study, plain_patches
 from .recipe import Recipe, Stage
-from .sheet import contact_sheet
+from .sheet import COLUMNS, contact_sheet
 from .stages import Trainer
 
 FLAG_TYPES = typing.get_type_hints(Recipe)
@@ -71,7 +72,8 @@ def _train(options: argparse.Namespace) -> None:
         network_config = msgspec.structs.replace(network_config, preset=options.preset)
     torch.manual_seed(recipe.seed)
     network = load_network(options.start) if options.start else RmrFusion(network_config.build())
-    trainer = Trainer(network, recipe, load_material(data, make_ranges(config), options.stage), options.out)
+    seen = read_checkpoint(options.start).get("studies", ()) if options.start else ()
+    trainer = Trainer(network, recipe, load_material(data, make_ranges(config), options.stage), options.out, seen)
     if options.resume:
         trainer.resume(options.out / "last.pth")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -84,8 +86,14 @@ def _synthesise(options: argparse.Namespace) -> None:
     ranges = make_ranges(read_config(options.config))
     maps = load_label_maps(Path(options.labelmaps) if options.labelmaps else data_folder() / "labelmaps")
     stream = SyntheticPatches(maps, options.side, options.seed, ranges=ranges)
-    contact_sheet([stream.sample(index) for index in range(options.samples)]).save(options.preview)
-    print(f"{options.preview}: {options.samples} samples of seed {options.seed}; T1, FLAIR, labels of the middle slice")
+    samples = [stream.sample(index) for index in range(options.samples)]
+    real = [load_real_study(folder, labelled=False) for folder in options.beside or ()]
+    samples += [sample for study in real for sample in plain_patches(study, options.side, COLUMNS)]
+    contact_sheet(samples).save(options.preview)
+    print(
+        f"{options.preview}: {options.samples} samples of seed {options.seed}, then {COLUMNS} patches of each of "
+        f"{len(real)} real studies; T1, FLAIR, labels of the middle slice"
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -113,6 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     synthesise.add_argument("--labelmaps", help="folder of label maps (default: labelmaps in RMR_DATA)")
     synthesise.add_argument("--config", type=Path, help="TOML file whose [ranges] to use")
     synthesise.add_argument("--preview", type=Path, required=True, help="contact sheet to write (PNG)")
+    synthesise.add_argument("--beside", type=Path, nargs="*", metavar="DIR", help="real studies to show below them")
     synthesise.add_argument("--samples", type=int, default=16)
     synthesise.add_argument("--side", type=int, default=64)
     synthesise.add_argument("--seed", type=int, default=0)

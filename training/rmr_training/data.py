@@ -18,6 +18,7 @@ from rmr_sdk.errors import FormatError, StudyError
 
 from .models import CLASSES
 from .real import ORIENTATION, RealStudy, cut_patch
+from .sampling import keyed_generator
 from .synthesis import LESION, Ranges, Sample, synthesise
 
 __all__ = ["ORIENTATION", "LabelMap", "Patches", "SyntheticPatches", "load_label_maps", "split_by_donor"]
@@ -119,7 +120,7 @@ class Patches(IterableDataset[tuple[Tensor, Tensor, Tensor, str]]):
 
     def draw(self, index: int) -> tuple[Sample, str]:
         """Make sample number `index`, and name the label map or the study it comes from."""
-        generator = torch.Generator().manual_seed((self.seed << 32) + index)
+        generator = keyed_generator(self.seed, index)
         if self.real_share and float(torch.rand((), generator=generator)) < self.real_share:
             study = self.real[int(torch.randint(len(self.real), (), generator=generator))]
             return cut_patch(study, self.side, generator), study.name

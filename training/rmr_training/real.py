@@ -1,7 +1,7 @@
 """Real studies to train on: read onto the network's grid once, then cut into patches that are bent and worsened.
 
-A study with a lesion mask teaches lesions only: of a voxel outside the mask it is known that it is no lesion, and of air
-that it is background. A study without a mask serves the autoencoder.
+A study with a lesion mask teaches lesions only: of a voxel outside the mask it is known that it is no lesion, and of
+air that it is background. A study without a mask serves the autoencoder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rmr_sdk.volume import to_kernel_dtype
 
 from .checkpoint import NORMALISATION
 from .losses import UNKNOWN
-from .sampling import Draw, sample_linear, sample_nearest, sampling_points
+from .sampling import Draw, keyed_generator, sample_linear, sample_nearest, sampling_points
 from .scanner import scan
 from .synthesis import LESION, Sample
 
@@ -36,6 +36,7 @@ ORIENTATION = "SAR"
 
 SPACING_MM = (1.0, 1.0, 1.0)
 _SPACING_TOLERANCE = 0.15
+_TISSUE = 0.15  # of the 99th percentile; what is darker on both contrasts is air or bone
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +96,7 @@ def load_real_study(folder: Path, labelled: bool) -> RealStudy:
         raise type(error)(f"study {folder.name}: {error.problem}", error.fix, study=folder.name) from error
     foreground = (images > 0).any(0)
     labels = None if mask is None else torch.from_numpy(np.where(mask, LESION, np.where(foreground, UNKNOWN, 0)))
-    places = np.argwhere(foreground[::4, ::4, ::4]) * 4
+    places = np.argwhere((images > _TISSUE).any(0)[::4, ::4, ::4]) * 4
     return RealStudy(
         folder.name,
         torch.from_numpy(images),
@@ -188,3 +189,10 @@ def _centre(draw: Draw, study: RealStudy, side: int, ranges: RealRanges) -> Tens
     voxel = torch.from_numpy(np.asarray(places[draw.integer(0, len(places) - 1)])).float()
     reach = side // 4
     return voxel + torch.tensor([draw.integer(-reach, reach) for _ in range(3)]).float()
+
+
+def plain_patches(study: RealStudy, side: int, count: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Cut patches that are neither bent nor worsened, for the eye; labels that are not known show as 0."""
+    still = RealRanges(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    made = [cut_patch(study, side, keyed_generator(seed), still) for seed in range(count)]
+    return [(m.t1w, m.flair, torch.where(m.labels == UNKNOWN, 0, m.labels)) for m in made]

@@ -8,12 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 LEFT_RIGHT = 2
 """Axis of (D, H, W) that a head may be flipped along; top and bottom, front and back differ."""
+
+
+def keyed_generator(*key: int) -> Generator:
+    """Return a generator that a tuple of numbers fixes.
+
+    Torch seeds its CPU generator with 32 bits only, so the numbers are mixed into them first.
+    """
+    return Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
 
 class Draw:

@@ -1,4 +1,4 @@
-"""What a scanner and its processing do to an image: bias field, thick slices, noise, transfer curve, intensity scale."""
+"""What a scanner and its processing do to an image: bias field, thick slices, noise, transfer curve, scale."""
 
 from __future__ import annotations
 

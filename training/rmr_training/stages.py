@@ -29,6 +29,7 @@ from .models import RmrFusion
 from .objectives import Batch, autoencoder_loss, degrade_some, joint_loss
 from .real import RealStudy
 from .recipe import Recipe, Stage, learning_rate
+from .sampling import keyed_generator
 from .synthesis import Ranges
 from .validation import Validation, validate
 
@@ -83,13 +84,17 @@ class Trainer:
         material: What to learn from.
         folder: Takes `last.pth` (to resume), `model.pth` (the averaged weights), `best.pth` (the averaged weights of
             the best validation), `log.csv` and `validation.csv`.
+        studies: Real studies that the weights have learnt from before; checkpoints name them and those of `material`.
 
     Raises:
         StudyError: There is nothing to learn from, nothing to validate on, or a real study lacks its lesion mask.
     """
 
-    def __init__(self, network: RmrFusion, recipe: Recipe, material: Material, folder: Path) -> None:
+    def __init__(
+        self, network: RmrFusion, recipe: Recipe, material: Material, folder: Path, studies: Sequence[str] = ()
+    ) -> None:
         _check_material(material, recipe)
+        self.studies = sorted({*studies, *(study.name for study in material.real)})
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.device = self.accelerator.device
         network = network.to(self.device, memory_format=LAYOUT)  # type: ignore[call-overload]
@@ -124,6 +129,7 @@ class Trainer:
         self.optimiser.load_state_dict(content["optimizer"])
         self.average.load_state_dict(content["average"])
         self.step, self.best = int(content["step"]), float(content["best"])
+        self.studies = sorted({*self.studies, *content.get("studies", ())})
 
     def run(self, progress: Callable[[int, float], None] | None = None) -> None:
         """Train to the last step of the recipe.
@@ -168,6 +174,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "step": self.step,
             "best": self.best,
+            "studies": self.studies,
         }
         save_checkpoint(self.folder / "last.pth", self.network, self.recipe.stage, extra)
 
@@ -181,7 +188,7 @@ class Trainer:
             old.unlink()
 
     def _save_averaged(self, name: str, **facts: Any) -> None:
-        extra = {"step": self.step, "recipe": asdict(self.recipe), **facts}
+        extra = {"step": self.step, "recipe": asdict(self.recipe), "studies": self.studies, **facts}
         save_checkpoint(self.folder / name, self.averaged, self.recipe.stage, extra)
 
     def _validate(self) -> None:
@@ -227,7 +234,7 @@ class Trainer:
     def _loss(self, batch: Batch) -> Tensor:
         recipe = self.recipe
         place = self.step * self.accelerator.num_processes + self.accelerator.process_index
-        generator = torch.Generator().manual_seed((recipe.seed << 32) + place)
+        generator = keyed_generator(recipe.seed, place)
         if recipe.stage == "autoencoder":
             return autoencoder_loss(self.network, batch, generator, recipe.amp, recipe.degraded, recipe.constraints)
         inputs = degrade_some(batch, generator, recipe.degrade_inputs)

@@ -28,8 +28,8 @@ from .surroundings import head_shell, remnants
 BACKGROUND, CSF, GREY, WHITE, LESION = range(5)
 
 BRAIN_SCALE = (0.82, 1.15)
-WHOLE_HEAD_SCALE = (0.45, 1.1)
-"""Factor on the brain's own percentile; fat and skin of a whole head raise that of the volume, and the brain gets dark."""
+WHOLE_HEAD_SCALE = (0.28, 1.1)
+"""Factor on the brain's own percentile; fat and skin of a whole head raise that of the volume: the brain gets dark."""
 
 
 @dataclass(frozen=True, slots=True)
