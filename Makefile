@@ -12,7 +12,7 @@ TORCHIO := torchio==1.2.1 deprecated wrapt humanize jaxtyping wadler-lindig type
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format bench cuda clean
+.PHONY: demo test check format bench release-model model-card pareto cuda clean
 
 demo: $(VENV)/.runtime  ## install the runtime and run the main job; STUDY=DIR runs a study of yours
 	$(BIN)/rmr demo $(STUDY) --out $(OUT)
@@ -42,6 +42,22 @@ bench: $(VENV)/.bench  ## run the benchmarks, write benchmarks/results and the t
 	$(BIN)/python benchmarks/bench_pipeline.py
 	$(BIN)/python benchmarks/bench_accuracy.py
 	$(BIN)/python benchmarks/tables.py README.md
+	$(BIN)/python benchmarks/model_card.py
+
+release-model: $(VENV)/.dev  ## from models/*.pth to the shipped bundle, its figures, tables and card; needs RMR_DATA
+	$(BIN)/python benchmarks/release.py
+	$(MAKE) model-card
+	$(BIN)/python benchmarks/tables.py README.md
+
+model-card: $(VENV)/.dev  ## what the card shows beside accuracy, and docs/model-card.md itself; needs RMR_DATA
+	$(BIN)/python benchmarks/bench_failures.py
+	$(BIN)/python benchmarks/bench_heads.py
+	$(BIN)/python benchmarks/model_card.py
+
+pareto: $(VENV)/.dev  ## train and measure three sizes of the network: hours on a CPU, goes on where it stopped
+	$(BIN)/python benchmarks/bench_pareto.py
+	$(BIN)/python benchmarks/tables.py README.md
+	$(BIN)/python benchmarks/model_card.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import re
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
 
 _LIBRARIES = ("numpy", "openvino", "onnxruntime", "torch", "monai", "torchio", "SimpleITK")
 _VECTOR_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -27,6 +30,11 @@ def machine_facts() -> dict[str, Any]:
         "libraries": {name: found for name in _LIBRARIES if (found := _version(name))},
         "load_average": [round(load, 2) for load in os.getloadavg()],
     }
+
+
+def result_path(kind: str) -> Path:
+    """Return where today's result of a kind, such as "pipeline", is kept for this machine's processor."""
+    return RESULTS / f"cpu-{os.cpu_count()}core-{date.today().isoformat()}-{kind}.json"
 
 
 def copy_bandwidth(threads: int, repeats: int = 7) -> float:

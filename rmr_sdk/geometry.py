@@ -146,6 +146,11 @@ class AxisMap:
         """Return a view of a result array as it lies on the source grid."""
         return array[self._slices()].transpose(np.argsort(self.order))
 
+    def moved(self, matrix: Affine) -> AxisMap:
+        """Return the same permutation and flips of a volume that is displaced by a (4, 4) matrix in world mm."""
+        source, grid = (Grid(each.shape, matrix @ each.affine) for each in (self.source, self.grid))
+        return AxisMap(self.order, self.flips, source, grid)
+
     def _slices(self) -> tuple[slice, ...]:
         return tuple(slice(None, None, -1) if flip else slice(None) for flip in self.flips)
 

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import platform
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -16,16 +17,20 @@ import numpy as np
 import numpy.typing as npt
 
 from rmr_sdk._version import __version__
+from rmr_sdk.atlas import Placement
 from rmr_sdk.blend import Blender, BlendOutputs
+from rmr_sdk.brain_mask import forget_outside
 from rmr_sdk.bundle import Bundle
 from rmr_sdk.engines import Engine, EngineInfo, open_engine
 from rmr_sdk.engines.cores import usable_cores
 from rmr_sdk.errors import ConfigError, DeviceMemoryError
 from rmr_sdk.inference import ProgressCallback, Stopwatch, infer, make_blender, plan_study, tell
+from rmr_sdk.location import TissueLabels
 from rmr_sdk.manifest import Manifest
-from rmr_sdk.measure import find_lesions, measure_tissue
+from rmr_sdk.measure import find_lesions, measure_tissue, place_atlas
 from rmr_sdk.preprocess import Align, NonFinite, Prepared, prepare, restore_image, restore_labels
-from rmr_sdk.result import Provenance, Result
+from rmr_sdk.quality import Examined, check_quality, quality_warnings
+from rmr_sdk.result import Provenance, QualityCheck, Result
 from rmr_sdk.study import Study
 from rmr_sdk.tiles import TilePlan, check_overlap
 from rmr_sdk.volume import Volume
@@ -109,6 +114,7 @@ class Pipeline:
         reference: str | None = None,
         align: Align = "auto",
         non_finite: NonFinite = "error",
+        brain_mask: Volume | None = None,
         progress: ProgressCallback | None = None,
     ) -> Result:
         """Fuse and segment a study.
@@ -117,9 +123,11 @@ class Pipeline:
             study: Holds at least the contrasts of the bundle.
             overlap: Least part of a tile that it shares with the next, 0 to 0.9.
             reference: The contrast whose grid and intensity scale results come back on; by default the manifest's.
-            align: "auto" and "header" bring contrasts together through their affines; "none" refuses contrasts on
-                different grids.
+            align: "auto" registers a contrast rigidly where its header and what it shows disagree (docs/alignment.md),
+                "rigid" always, "header" never; "none" refuses contrasts on different grids.
             non_finite: "error" refuses NaN and infinite voxels, "zero" takes them as background.
+            brain_mask: Where the brain is, not 0, on any grid; elsewhere the network sees 0, nothing is labelled, and
+                no tile is computed.
             progress: Called between steps with a `Progress`; when it returns False, and only then, the run stops.
 
         Raises:
@@ -138,6 +146,7 @@ class Pipeline:
                 reference=reference,
                 align=align,
                 non_finite=non_finite,
+                brain_mask=brain_mask,
                 threads=self._threads,
             )
             plan = plan_study(prepared, self.manifest, overlap, self._threads)
@@ -145,16 +154,23 @@ class Pipeline:
             slots = self._affordable_slots(plan, blender)
         with self._engine.session() as session:
             outputs = infer(session, slots, prepared, plan, blender, clock, progress, self._threads)
+        if prepared.brain is not None:
+            forget_outside(prepared.brain, outputs.labels, outputs.probability)
         tell(progress, "measure", 0, 1)
         with clock("measure"):
-            fields = self._measure(study, prepared, outputs)
+            fields, placement = self._measure(study, prepared, outputs)
+        with clock("check"):
+            quality = self._check(study, prepared, fields, placement)
         return Result(
             **fields,
             reference=prepared.reference,
             intensity=prepared.intensity[prepared.reference],
-            warnings=(*self._engine.warnings, *prepared.warnings),
+            quality=quality,
+            warnings=(*self._engine.warnings, *prepared.warnings, *quality_warnings(quality)),
+            alignments=prepared.alignments,
             timings=clock.seconds,
-            provenance=self._provenance(prepared, plan, overlap),
+            provenance=self._provenance(study, prepared, plan, overlap),
+            source=study.source,
         )
 
     def warmup(self) -> None:
@@ -206,29 +222,46 @@ class Pipeline:
             )
         return min(slots, self._engine.slots)
 
-    def _measure(self, study: Study, prepared: Prepared, outputs: BlendOutputs) -> dict[str, Any]:
-        """Bring the outputs back to the reference's own grid and measure the labels there."""
+    def _measure(
+        self, study: Study, prepared: Prepared, outputs: BlendOutputs
+    ) -> tuple[dict[str, Any], Placement | None]:
+        """Bring the outputs back to the reference's own grid, find the atlas there and measure the labels."""
         manifest = self.manifest
         fields: dict[str, Any] = {
             "fused": restore_image(prepared, _present(outputs.fused)),
             "inputs": _on_reference_grid(study, prepared),
         }
         if manifest.classes is None:
-            return fields
+            return fields, None
         labels = restore_labels(prepared, _present(outputs.labels))
         fields |= {"labels": labels, "classes": manifest.classes, "tissue_ml": measure_tissue(labels, manifest)}
         if manifest.lesion_class is None:
-            return fields
+            return fields, None
         probability = restore_image(prepared, _present(outputs.probability))
-        lesion_label = manifest.classes.index(manifest.lesion_class)
-        return {
-            **fields,
+        placement = place_atlas(labels, manifest)
+        fields |= {
             "lesion_class": manifest.lesion_class,
             "lesion_probability": probability,
-            "lesions": find_lesions(labels, probability, prepared.axes, lesion_label),
+            "lesions": find_lesions(labels, probability, manifest, placement, self._threads),
         }
+        return fields, placement
 
-    def _provenance(self, prepared: Prepared, plan: TilePlan, overlap: float) -> Provenance:
+    def _check(
+        self, study: Study, prepared: Prepared, found: Mapping[str, Any], placement: Placement | None
+    ) -> tuple[QualityCheck, ...]:
+        """Check the quality of what was seen and found."""
+        return check_quality(
+            Examined(
+                contrasts=_in_place(study, prepared),
+                labels=found.get("labels"),
+                tissue=TissueLabels.of(self.manifest.classes or (), self.manifest.lesion_class or ""),
+                placement=placement,
+                lesions=found.get("lesions"),
+                threads=self._threads,
+            )
+        )
+
+    def _provenance(self, study: Study, prepared: Prepared, plan: TilePlan, overlap: float) -> Provenance:
         info, manifest = self.engine_info, self.manifest
         return Provenance(
             bundle=manifest.name,
@@ -243,7 +276,7 @@ class Pipeline:
             overlap=float(overlap),
             tiles=len(plan.tiles),
             tiles_skipped=plan.skipped,
-            geometry=prepared.actions,
+            geometry=(*study.notes, *prepared.actions),
             versions={
                 "rmr-sdk": __version__,
                 info.name: info.version,
@@ -251,6 +284,15 @@ class Pipeline:
                 "python": platform.python_version(),
             },
         )
+
+
+def _in_place(study: Study, prepared: Prepared) -> dict[str, Volume]:
+    """Return the contrasts as they were acquired, moved to where alignment found them."""
+    moves = {alignment.contrast: alignment.matrix for alignment in prepared.alignments}
+    return {
+        name: Volume(study[name].data, moves[name] @ study[name].affine) if name in moves else study[name]
+        for name in prepared.arrays
+    }
 
 
 def _on_reference_grid(study: Study, prepared: Prepared) -> dict[str, Volume]:

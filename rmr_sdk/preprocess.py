@@ -1,40 +1,47 @@
-"""From a study to what the network sees, and back: checks, the common grid, intensity maps.
+"""From a study to what the network sees, and back: the common grid, alignment, intensity maps.
 
-    study -> finite, varying voxels -> one grid in the manifest's orientation -> intensity maps -> Prepared
+    study -> scans, checked -> aligned -> one grid in the manifest's orientation -> intensity maps -> Prepared
     volumes of the network on the common grid -> restore_image, restore_labels -> the reference's own grid
 
 Where the grids agree and the spacing suits the manifest, every array is a view of the study's own voxels. The rules
-are in docs/coordinates.md; intensities themselves are mapped by the native tile extraction.
+are in docs/coordinates.md and docs/alignment.md; intensities themselves are mapped by the native tile extraction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from rmr_sdk.errors import ConfigError, GeometryError, StudyError
-from rmr_sdk.geometry import AxisMap, Grid, reorient
+from rmr_sdk.align import Align, Alignment, check_extra
+from rmr_sdk.brain_mask import keep_brain, mask_on_grid
+from rmr_sdk.common_grid import checked_coverage, choose_grid, place_scans, same_place
+from rmr_sdk.contrast_check import check_contrasts
+from rmr_sdk.errors import ConfigError
+from rmr_sdk.geometry import AxisMap, Grid
 from rmr_sdk.intensity import IntensityMap, fit_normalisation
 from rmr_sdk.resample import Interpolation, image_mode, resample
+from rmr_sdk.scan import NonFinite, Scan, take_scan
 from rmr_sdk.study import Study, naming
-from rmr_sdk.volume import Volume, to_kernel_dtype
+from rmr_sdk.volume import Volume
 
 if TYPE_CHECKING:
     from rmr_sdk.manifest import Manifest
 
-__all__ = ["IntensityMap", "Prepared", "fit_normalisation", "prepare", "restore_image", "restore_labels"]
+__all__ = [
+    "Align",
+    "IntensityMap",
+    "NonFinite",
+    "Prepared",
+    "fit_normalisation",
+    "prepare",
+    "restore_image",
+    "restore_labels",
+]
 
-Align: TypeAlias = Literal["auto", "header", "rigid", "none"]
-NonFinite: TypeAlias = Literal["error", "zero"]
-
-_SAME_PLACE = 0.01  # of a voxel: grids closer than this are one, since interpolation would cost more than it corrects
-_ROUNDING_MM = 1e-4  # of spacings in headers
-_SPACING_MM = (0.1, 25.0)  # of scans of a head; beyond it the unit of the affine is wrong
-_FIELD_MM = 1000.0  # longest side of a scan of a head; beyond it the unit of the affine is wrong
 _FULL_COVERAGE = 0.95  # of the reference's field of view; less is worth a warning
 
 
@@ -53,6 +60,8 @@ class Prepared:
         actions: What was done to the geometry, in order.
         warnings: What the reader of the result should know.
         threads: Threads that resampling may use.
+        alignments: How every contrast but the reference came to lie where it lies.
+        brain: Where the brain mask of the caller is on `grid`; None without one.
     """
 
     arrays: Mapping[str, npt.NDArray[Any]]
@@ -64,6 +73,8 @@ class Prepared:
     actions: tuple[str, ...]
     warnings: tuple[str, ...]
     threads: int
+    alignments: tuple[Alignment, ...] = ()
+    brain: npt.NDArray[np.bool_] | None = None
 
 
 def prepare(
@@ -73,6 +84,7 @@ def prepare(
     reference: str | None = None,
     align: Align = "auto",
     non_finite: NonFinite = "error",
+    brain_mask: Volume | None = None,
     threads: int = 1,
 ) -> Prepared:
     """Check a study and bring its contrasts onto one grid in the manifest's orientation and spacing.
@@ -81,37 +93,40 @@ def prepare(
         study: Holds at least the contrasts of the manifest.
         manifest: Says which contrasts, orientation, spacing and normalisation the network was trained with.
         reference: The contrast whose grid results come back on; by default the manifest's.
-        align: "auto" and "header" bring contrasts together through their affines, "none" refuses contrasts on
-            different grids.
+        align: "auto" registers a contrast rigidly where its header and what it shows disagree, "rigid" always,
+            "header" never; "none" refuses contrasts on different grids.
         non_finite: "error" refuses NaN and infinite voxels, "zero" takes them as background.
-        threads: Threads that resampling may use; nothing depends on them but time.
+        brain_mask: Where the brain is, not 0; elsewhere every contrast is taken as 0, and no tile is computed.
+        threads: Threads that resampling and alignment may use; nothing depends on them but time.
 
     Raises:
-        ConfigError: An option has an unknown value, or is "rigid", which is not there yet.
-        StudyError: A contrast is missing, constant, without a positive voxel, or holds NaN or infinite voxels.
-        GeometryError: A contrast does not overlap the reference, is on another grid with "none", or its spacing
-            or its field of view cannot be that of a head.
+        ConfigError: An option has an unknown value, or is "rigid" without the extra `align`.
+        StudyError: A contrast is missing, constant, without a positive voxel, of another head, or holds NaN or infinite
+            voxels; or the brain mask is empty.
+        GeometryError: A contrast does not overlap the reference, is on another grid with "none", matches too far from
+            its header's position, or its spacing or its field of view cannot be that of a head; or the brain mask does
+            not overlap the study.
     """
     reference = _checked_options(manifest, reference, align, non_finite)
     study.require(manifest.contrasts)
-    axes = reorient(study[reference].grid, manifest.orientation)
-    grid = _common_grid(axes.grid, manifest)
+    scans, warnings = _take_scans(study, manifest, non_finite)
+    axes = scans[reference].axes
+    grid = choose_grid(axes.grid, manifest)
     actions = [] if grid is axes.grid else [f"common grid: {grid}, over the field of view of the {reference}"]
-    warnings = list(study.warnings)
+    scans, alignments, unaligned = place_scans(scans, reference, grid, align, study.frames, threads)
+    warnings += unaligned
+    brain = None if brain_mask is None else mask_on_grid(brain_mask, grid, manifest.orientation, threads)
 
     arrays, intensity = {}, {}
-    for contrast in manifest.contrasts:
+    for contrast, scan in scans.items():
         with naming(contrast):
-            volume = study[contrast]
-            own = reorient(_checked_size(volume.grid), manifest.orientation)
-            if align == "none":
-                _check_same_grid(own.grid, axes.grid, reference)
-            voxels, odd = _finite_voxels(volume, non_finite)
-            coverage = _checked_coverage(own.grid, grid, reference)
-            arrays[contrast], action = _bring_to(grid, own, voxels, threads)
+            warnings += _coverage_warnings(contrast, checked_coverage(scan.grid, grid, reference), reference)
+            array, action = _bring_to(grid, scan, threads)
+            arrays[contrast] = array if brain is None else keep_brain(array, brain)
             intensity[contrast] = fit_normalisation(arrays[contrast], manifest.normalisation)
-        actions.append(f"{contrast}: {action}")
-        warnings += [f"{contrast}: {warning}" for warning in (*odd, *_coverage_warnings(coverage, reference))]
+        moved = "".join(each.action for each in alignments if each.contrast == contrast)
+        actions.append(f"{contrast}: {moved}{action}")
+    warnings += check_contrasts(arrays, grid)
     return Prepared(
         arrays=arrays,
         intensity=intensity,
@@ -119,9 +134,11 @@ def prepare(
         reference=reference,
         axes=axes,
         resampled=grid is not axes.grid,
-        actions=tuple(actions),
+        actions=tuple(actions if brain is None else [*actions, "voxels outside the brain mask taken as background"]),
         warnings=tuple(warnings),
         threads=threads,
+        alignments=alignments,
+        brain=brain,
     )
 
 
@@ -158,13 +175,7 @@ def _checked_options(manifest: Manifest, reference: str | None, align: str, non_
     """Refuse unknown options; return the reference contrast."""
     _check_choice("align", align, get_args(Align))
     _check_choice("non_finite", non_finite, get_args(NonFinite))
-    if align == "rigid":
-        raise ConfigError(
-            "rigid alignment needs the extra `align`, which this version does not offer yet.",
-            'Align the contrasts beforehand, or use align="header".',
-            option="align",
-            value=align,
-        )
+    check_extra(align)
     if reference is None:
         return manifest.reference
     _check_choice("reference", reference, manifest.contrasts)
@@ -177,89 +188,27 @@ def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f'{option} is "{value}".', f"Choose one of {quoted}.", option=option, value=value)
 
 
-def _checked_size(grid: Grid) -> Grid:
-    if min(grid.spacing_mm) < _SPACING_MM[0] or max(grid.spacing_mm) > _SPACING_MM[1]:
-        spacing = " x ".join(f"{length:.3g}" for length in grid.spacing_mm)
-        raise GeometryError(
-            f"its voxels are {spacing} mm, which no scan of a head has.",
-            "Check the unit of the affine: it must give millimetres.",
-            spacing_mm=grid.spacing_mm,
-        )
-    field = [length * spacing for length, spacing in zip(grid.shape, grid.spacing_mm, strict=True)]
-    if max(field) > _FIELD_MM:
-        raise GeometryError(
-            f"its field of view is {' x '.join(f'{length:.0f}' for length in field)} mm, which no scan of a head has.",
-            "Check the unit of the affine: it must give millimetres.",
-            field_mm=tuple(field),
-        )
-    return grid
+def _take_scans(study: Study, manifest: Manifest, non_finite: NonFinite) -> tuple[dict[str, Scan], list[str]]:
+    scans, warnings = {}, list(study.warnings)
+    for contrast in manifest.contrasts:
+        with naming(contrast):
+            scans[contrast] = take_scan(study[contrast], manifest.orientation, non_finite)
+        warnings += [f"{contrast}: {odd}" for odd in scans[contrast].odd]
+    return scans, warnings
 
 
-def _check_same_grid(grid: Grid, reference_grid: Grid, reference: str) -> None:
-    if not _same_place(grid, reference_grid):
-        raise GeometryError(
-            f'it is on another grid than the reference "{reference}", and align="none" does not resample.',
-            'Resample it beforehand, or use align="header".',
-        )
-
-
-def _finite_voxels(volume: Volume, non_finite: NonFinite) -> tuple[npt.NDArray[Any], list[str]]:
-    """Return voxels of a kernel dtype, all finite and not all the same, and what was odd about them."""
-    voxels, warnings = to_kernel_dtype(volume.data), []
-    least, most = voxels.min(), voxels.max()  # both are NaN where any voxel is
-    if not (np.isfinite(least) and np.isfinite(most)):
-        finite = np.isfinite(voxels)
-        count = voxels.size - int(finite.sum())
-        if non_finite == "error":
-            raise StudyError(
-                f"it holds NaN or infinite voxels ({count} of {voxels.size}).",
-                'Pass non_finite="zero" (--non-finite zero) to take them as background.',
-                voxels=count,
-            )
-        warnings.append(f"{count} voxels that are NaN or infinite were taken as background")
-        voxels = np.where(finite, voxels, voxels.dtype.type(0))
-        least, most = voxels.min(), voxels.max()
-    if least == most:
-        raise StudyError(f"every voxel is {least}.", "Check that this is the contrast it should be.")
-    return voxels, warnings
-
-
-def _common_grid(native: Grid, manifest: Manifest) -> Grid:
-    """Return the reference's grid itself where its spacing suits the manifest, else its field of view respaced."""
-    spacing = tuple(
-        own if abs(own - wanted) <= manifest.spacing_tolerance * wanted + _ROUNDING_MM else wanted
-        for own, wanted in zip(native.spacing_mm, manifest.spacing_mm, strict=True)
-    )
-    return native if spacing == native.spacing_mm else native.respaced(spacing)
-
-
-def _checked_coverage(own: Grid, grid: Grid, reference: str) -> float:
-    """Return the share of the common grid that a contrast covers."""
-    if _same_place(own, grid):
-        return 1.0
-    coverage = own.coverage_of(grid)
-    if coverage == 0:
-        raise GeometryError(
-            f'it does not overlap the reference "{reference}" in space.',
-            "Check that all contrasts are of one session and that their affines are right.",
-        )
-    return coverage
-
-
-def _bring_to(grid: Grid, own: AxisMap, voxels: npt.NDArray[Any], threads: int) -> tuple[npt.NDArray[Any], str]:
+def _bring_to(grid: Grid, scan: Scan, threads: int) -> tuple[npt.NDArray[Any], str]:
     """Return the voxels of a contrast on the common grid, and how they got there."""
-    turned = own.apply(voxels)
-    if _same_place(own.grid, grid):
-        return turned, f"axes {own.source.orientation} taken as {grid.orientation}, no voxel resampled"
-    mode = image_mode(own.grid, grid)
-    return resample(turned, own.grid, grid, mode, threads), f"resampled ({mode}) from {own.source}"
+    source = scan.axes.source
+    if same_place(scan.grid, grid):
+        return scan.array, f"axes {source.orientation} taken as {grid.orientation}, no voxel resampled"
+    mode = image_mode(scan.grid, grid)
+    return resample(scan.array, scan.grid, grid, mode, threads), f"resampled ({mode}) from {source}"
 
 
-def _same_place(grid: Grid, other: Grid) -> bool:
-    return grid.matches(other, _SAME_PLACE * min(other.spacing_mm))
-
-
-def _coverage_warnings(coverage: float, reference: str) -> list[str]:
+def _coverage_warnings(contrast: str, coverage: float, reference: str) -> list[str]:
     if coverage >= _FULL_COVERAGE:
         return []
-    return [f"covers {coverage:.0%} of the field of view of the {reference}; the rest was taken as background"]
+    return [
+        f"{contrast}: covers {coverage:.0%} of the field of view of the {reference}; the rest was taken as background"
+    ]

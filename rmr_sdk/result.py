@@ -6,17 +6,21 @@ the pipeline.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from rmr_sdk.io.files import check_outputs, output_folder
+from rmr_sdk.errors import ConfigError
+from rmr_sdk.io.files import check_outputs, check_tree, output_folder
 from rmr_sdk.manifest import INTENDED_USE
 
 if TYPE_CHECKING:
+    from rmr_sdk.align import Alignment
     from rmr_sdk.intensity import IntensityMap
+    from rmr_sdk.io.dicom import DicomSource
     from rmr_sdk.volume import Volume
 
 VOLUME_FILES = {
@@ -26,8 +30,19 @@ VOLUME_FILES = {
 }
 """Volume field of a result -> file name."""
 
-OUTPUT_FILES = (*VOLUME_FILES.values(), "report.json", "report.html", "preview.png")
-"""Every file that `Result.save` may write."""
+REPORT_FILES = {"json": "report.json", "html": "report.html", "preview": "preview.png"}
+"""Part of the report -> file name."""
+
+OUTPUT_FILES = (*VOLUME_FILES.values(), *REPORT_FILES.values())
+"""Every file that `Result.save` may write, DICOM apart."""
+
+LEAST_DIAMETER_MM = 3.0
+"""Least largest diameter of what counts as a lesion of multiple sclerosis: Filippi et al., Brain 142, 2019."""
+
+DICOM_FOLDER = "dicom"
+"""Where `Result.save` writes DICOM objects."""
+
+_TREES = {DICOM_FOLDER: re.compile(r"(fused/\d{4,}|segmentation|measurements)\.dcm")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +52,47 @@ class Lesion:
     Attributes:
         id: 1 for the largest lesion, counting down in volume.
         volume_ml: Volume in millilitres.
+        diameter_mm: Greatest extent in any direction.
         centroid_mm: Centre of mass in RAS+ world coordinates.
         mean_probability: Mean lesion probability over its voxels, 0 to 1.
         voxels: Number of voxels.
+        location: One of `rmr_sdk.location.LOCATIONS`; None where it cannot be told.
+        reaches_cortex: Whether it touches the cerebral cortex, whatever else it touches.
     """
 
     id: int
     volume_ml: float
+    diameter_mm: float
     centroid_mm: tuple[float, float, float]
     mean_probability: float
     voxels: int
+    location: str | None = None
+    reaches_cortex: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityCheck:
+    """One number that says whether a study, or what was found in it, can be trusted.
+
+    Attributes:
+        name: What is checked.
+        contrast: The contrast it is about; None for the study.
+        value: What was measured.
+        unit: Its unit; empty for a ratio or a count.
+        least: Least value that is fine; None without one.
+        most: Greatest value that is fine; None without one.
+        status: "ok" or "warn".
+        sentence: What the value means.
+    """
+
+    name: str
+    contrast: str | None = None
+    value: float
+    unit: str = ""
+    least: float | None = None
+    most: float | None = None
+    status: Literal["ok", "warn"]
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +149,13 @@ class Result:
         reference: Contrast whose grid and intensity scale the volumes are on.
         intensity: How the network's values and `fused` belong together.
         inputs: Contrast name -> volume on the reference grid, as shown in the preview.
-        warnings: What the reader of the result should know, most important first.
+        alignments: How every contrast but the reference came to lie where it lies, and why.
+        quality: What was checked about the study and the result.
+        warnings: What the reader of the result should know, most important first; what the checks say comes last.
         timings: Stage -> wall-clock seconds.
         provenance: What computed it.
         notice: A sentence that every output must carry, such as "simulated data".
+        source: What the study was read from, for DICOM outputs; None where it was not DICOM.
     """
 
     fused: Volume
@@ -119,42 +168,45 @@ class Result:
     reference: str
     intensity: IntensityMap | None = None
     inputs: Mapping[str, Volume] = field(default_factory=dict, repr=False)
+    alignments: tuple[Alignment, ...] = ()
+    quality: tuple[QualityCheck, ...] = ()
     warnings: tuple[str, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     provenance: Provenance
     notice: str = ""
+    source: DicomSource | None = field(default=None, repr=False)
 
     @property
     def lesion_ml(self) -> float | None:
         """Volume of all lesions in millilitres; None without a segmentation."""
         return None if self.lesions is None else sum(lesion.volume_ml for lesion in self.lesions)
 
-    def save(self, folder: str | PathLike[str], overwrite: bool = False) -> tuple[Path, ...]:
+    def save(self, folder: str | PathLike[str], overwrite: bool = False, dicom: bool | None = None) -> tuple[Path, ...]:
         """Write the volumes, the report and the preview into `folder`, all of them or none.
 
         Args:
             folder: Made when missing; a folder that exists is fine.
             overwrite: Replace files of an earlier result, and remove those that this result does not have.
+            dicom: Whether to write DICOM objects too, into `folder/dicom`; None where the study came from DICOM.
 
         Returns:
             The files written.
 
         Raises:
-            OutputError: A file exists without `overwrite`, or the folder cannot be written; nothing has changed then,
-                except where a rename failed between two files of an earlier result.
+            OutputError: A file exists without `overwrite`, or the folder cannot be written; nothing has changed then.
+            ConfigError: DICOM is asked for, and the study did not come from DICOM.
+            DeviceUnavailableError: DICOM is to be written, and the extra `dicom` is not installed.
         """
-        from rmr_sdk.io import nifti, report  # Jinja2 and Pillow would slow down `import rmr_sdk`
+        from rmr_sdk.io import dicom_out, outputs  # Jinja2 and Pillow would slow down `import rmr_sdk`
 
         folder = Path(folder)
-        with output_folder(folder, OUTPUT_FILES, overwrite) as staging:
-            for name, file_name in VOLUME_FILES.items():
-                volume: Volume | None = getattr(self, name)
-                if volume is not None:
-                    with open(staging / file_name, "xb") as file:
-                        nifti.write_stream(file, volume, gzipped=True, description=self.notice)
-            report.write_report(staging, self)
-            written = sorted(path.name for path in staging.iterdir())
-        return tuple(folder / name for name in written)
+        writes_dicom = _writes_dicom(self.source, dicom)
+        with output_folder(folder, OUTPUT_FILES, overwrite, _TREES) as staging:
+            outputs.write_outputs(staging, self)
+            if writes_dicom:
+                dicom_out.write_dicom(staging / DICOM_FOLDER, self)
+            written = sorted(path.relative_to(staging) for path in staging.rglob("*") if path.is_file())
+        return tuple(folder / path for path in written)
 
     def __str__(self) -> str:
         """Sum the result up in a few lines."""
@@ -174,13 +226,41 @@ class Result:
         return "\n".join(lines)
 
 
-def check_save(folder: str | PathLike[str], overwrite: bool = False) -> None:
+def check_save(
+    folder: str | PathLike[str],
+    overwrite: bool = False,
+    dicom: bool | None = False,
+    source: DicomSource | None = None,
+) -> None:
     """Raise now what `Result.save` would raise for `folder` after the run.
+
+    Args:
+        folder: As for `Result.save`, like `overwrite` and `dicom`.
+        overwrite: Whether files may be replaced.
+        dicom: Whether DICOM will be written; False as long as that is not known.
+        source: That of the study.
 
     Raises:
         OutputError: A file exists without `overwrite`, or the folder cannot be written.
+        ConfigError, DeviceUnavailableError: As `Result.save`.
     """
-    check_outputs(Path(folder), OUTPUT_FILES, overwrite)
+    check_outputs(Path(folder), OUTPUT_FILES, overwrite, _TREES)
+    if _writes_dicom(source, dicom):
+        from rmr_sdk.io import dicom_out
+
+        dicom_out.check_libraries()
+        check_tree(Path(folder) / DICOM_FOLDER, _TREES[DICOM_FOLDER])
+
+
+def _writes_dicom(source: DicomSource | None, dicom: bool | None) -> bool:
+    """Tell whether DICOM is written: as asked for, or where the study came from DICOM."""
+    if dicom and source is None:
+        raise ConfigError(
+            "DICOM outputs refer to DICOM inputs, and this study did not come from DICOM.",
+            "Read it with Study.from_dicom, or leave dicom out.",
+            option="dicom",
+        )
+    return source is not None if dicom is None else dicom
 
 
 def describe_lesions(lesions: tuple[Lesion, ...] | None) -> str:

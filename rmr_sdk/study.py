@@ -14,11 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from rmr_sdk.errors import GeometryError, InputError, StudyError
+from rmr_sdk.io.dicom import holds_dicom, read_study
 from rmr_sdk.io.nifti import form_warnings, read_volume
 from rmr_sdk.volume import Volume
 
 if TYPE_CHECKING:
     import nibabel
+
+    from rmr_sdk.io.dicom import DicomSource
 
 # From the surest to the vaguest name.
 _FILE_NAMES: dict[str, tuple[str, ...]] = {
@@ -35,11 +38,18 @@ class Study(Mapping[str, Volume]):
 
     Attributes:
         volumes: The volume of each contrast.
-        warnings: What is odd about the files, each beginning with its contrast.
+        warnings: What is odd about the files; what is about one contrast begins with its name.
+        notes: Which series each contrast is, where there was a choice.
+        frames: Contrast -> the frame of reference of its positions, as an opaque token: positions of contrasts with
+            the same token can be compared, up to movement. None where the files do not say.
+        source: What the study was read from, for DICOM outputs; never shown. None where it was not DICOM.
     """
 
     volumes: Mapping[str, Volume]
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    frames: Mapping[str, str] | None = None
+    source: DicomSource | None = None
 
     def __getitem__(self, contrast: str) -> Volume:
         return self.volumes[contrast]
@@ -85,24 +95,28 @@ class Study(Mapping[str, Volume]):
             FormatError, GeometryError: As `rmr_sdk.io.nifti.read_volume`.
             StudyError: No file is given.
         """
-        return _read(files, {})
+        return read_files(files, {})
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike[str]) -> Study:
         """Find and read the NIfTI files of a T1w and a FLAIR in a folder, or in its `anat` folder (BIDS).
 
-        The names t1, t1w and flair go before BIDS names (`*_T1w`, `*_FLAIR`), and these before names that begin with
-        t1 or flair; masks, segmentations and contrast-enhanced T1 are passed over. Messages name no file in the
-        folder, since the caller did not.
+        Where there are not both and the folder holds DICOM files at any depth, or where it is a .zip, it is read as
+        `from_dicom` does. The names t1, t1w and flair go before BIDS names (`*_T1w`, `*_FLAIR`), and these before
+        names that begin with t1 or flair; masks, segmentations and contrast-enhanced T1 are passed over. Messages
+        name no file in the folder, since the caller did not.
 
         Raises:
             StudyError: No such folder, nothing found, or several files that fit equally well.
             FormatError, GeometryError: As `rmr_sdk.io.nifti.read_volume`.
+            RmrError: As `from_dicom`, where it is DICOM.
         """
         root = Path(folder)
-        if not os.path.isdir(root):
-            raise StudyError(f'"{os.fspath(folder)}" is not a folder.', "Pass the folder that holds one study.")
         try:
+            if is_dicom_study(root):
+                return cls.from_dicom(root)
+            if not os.path.isdir(root):
+                raise StudyError(f'"{os.fspath(folder)}" is not a folder.', "Pass the folder that holds one study.")
             files = {contrast: path for contrast in _FILE_NAMES if (path := _find(root, contrast)) is not None}
         except OSError as error:
             raise StudyError(
@@ -113,7 +127,34 @@ class Study(Mapping[str, Volume]):
                 "the folder holds no NIfTI file that is named like a T1w or a FLAIR.",
                 "Name them t1.nii.gz and flair.nii.gz, or pass them one by one.",
             )
-        return _read(files, {contrast: f"the {contrast} file of the folder" for contrast in files})
+        return read_files(files, {contrast: f"the {contrast} file of the folder" for contrast in files})
+
+    @classmethod
+    def from_dicom(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        t1_series: str | int | None = None,
+        flair_series: str | int | None = None,
+    ) -> Study:
+        """Read the T1w and the FLAIR of a DICOM study with any number of series.
+
+        docs/dicom.md has the rules by which series are chosen, and what is refused. Needs the extra `dicom`.
+
+        Args:
+            path: A folder, searched at any depth, or a .zip.
+            t1_series: Number, key of `rmr study show`, or UID of the series to take; None to let the rules choose.
+            flair_series: The same for the FLAIR.
+
+        Raises:
+            DeviceUnavailableError: The extra, or the decoder of a compression, is not installed.
+            FormatError: Nothing there is DICOM, or images are damaged.
+            StudyError: The files are of several patients or studies, or a contrast cannot be chosen.
+            GeometryError: The images of a chosen series are no volume: slices missing, irregular or sheared.
+        """
+        read = read_study(path, {"T1w": t1_series, "FLAIR": flair_series})
+        frames = {name: one.frame_of_reference for name, one in read.source.series.items() if one.frame_of_reference}
+        return cls(read.volumes, read.warnings, read.notes, frames or None, read.source)
 
     @classmethod
     def from_arrays(
@@ -160,7 +201,22 @@ class Study(Mapping[str, Volume]):
         return cls(volumes, tuple(warnings))
 
 
-def _read(files: Mapping[str, str | os.PathLike[str]], labels: Mapping[str, str]) -> Study:
+def is_dicom_study(path: Path) -> bool:
+    """Tell whether `Study.from_folder` reads this as DICOM: a .zip, or a folder with DICOM and no NIfTI pair."""
+    if path.suffix.lower() == ".zip" and os.path.isfile(path):
+        return True
+    if not os.path.isdir(path) or all(_find(path, contrast) is not None for contrast in _FILE_NAMES):
+        return False
+    return holds_dicom(path)
+
+
+def read_files(files: Mapping[str, str | os.PathLike[str]], labels: Mapping[str, str]) -> Study:
+    """Read one NIfTI file per contrast; `labels` says what to call those in messages that must not name the path.
+
+    Raises:
+        FormatError, GeometryError: As `rmr_sdk.io.nifti.read_volume`.
+        StudyError: No file is given.
+    """
     volumes, warnings = {}, []
     for contrast, path in files.items():
         volumes[contrast], odd = read_volume(path, label=labels.get(contrast))

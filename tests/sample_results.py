@@ -57,7 +57,16 @@ def make_result(
         voxels = int(inside.sum())
         centroid = tuple(points[inside].mean(axis=0).tolist())
         volume_ml = voxels * grid.voxel_ml
-        found.append(Lesion(id=number, volume_ml=volume_ml, centroid_mm=centroid, mean_probability=0.9, voxels=voxels))
+        found.append(
+            Lesion(
+                id=number,
+                volume_ml=volume_ml,
+                diameter_mm=2 * size,
+                centroid_mm=centroid,
+                mean_probability=0.9,
+                voxels=voxels,
+            )
+        )
     t1, flair = (np.asarray(means, np.float32)[labels] for means in ((0, 30, 90, 130, 85), (0, 20, 110, 90, 160)))
     fields: dict[str, Any] = {
         "fused": Volume((t1 + flair) / 2, grid.affine),

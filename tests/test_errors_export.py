@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("rmr_export", reason="rmr-export is not installed")
 
-from rmr_export import ExportError, Source, build_graph, export_bundle, load_authors, load_own, read_card
+from rmr_export import ExportError, Source, build_graph, export_bundle, load_authors, load_own, read_accuracy, read_card
 from rmr_export.cli import _read_options, _source
 from rmr_sdk.errors import ConfigError, FormatError, ManifestError, OutputError, RmrError
 from rmr_sdk.manifest import Robust
@@ -104,7 +104,8 @@ def test_heads(name: str, options: dict[str, Any], words: str) -> None:
 
 
 def test_presets() -> None:
-    raises(ConfigError, 3, "unknown preset 'small' (known: paper, edge)", lambda: find_preset("small"))
+    words = "unknown preset 'small' (known: paper, edge, edge-small, edge-large)"
+    raises(ConfigError, 3, words, lambda: find_preset("small"))
 
 
 @pytest.mark.parametrize("content", ["licence = 3", "license = 'MIT'", "licence = ", None])
@@ -112,6 +113,15 @@ def test_cards(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "card.toml").write_text(content)
     raises(FormatError, 3, 'the card "card.toml" cannot be used', lambda: read_card(tmp_path / "card.toml"))
+
+
+@pytest.mark.parametrize("content", ["{}", '{"accuracy": [{"value": 1}]}', "no JSON", None])
+def test_figures(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "figures.json").write_text(content)
+    raises(
+        FormatError, 3, 'the figures in "figures.json" cannot be used', lambda: read_accuracy(tmp_path / "figures.json")
+    )
 
 
 def test_a_tile_that_does_not_fit(source: Source, network: RmrFusion, tmp_path: Path) -> None:

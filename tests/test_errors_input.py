@@ -228,7 +228,6 @@ def pair(t1w: np.ndarray, flair: np.ndarray) -> Study:
             ConfigError,
             'non_finite is "skip". Choose one of "error", "zero".',
         ),
-        (lambda: pair(ONES, ONES), {"align": "rigid"}, ConfigError, "rigid alignment needs the extra `align`"),
         (
             lambda: pair(ONES, ONES),
             {"reference": "T2w"},

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,8 +54,8 @@ def read_only(folder: Path, patch: pytest.MonkeyPatch) -> Path:
 
 
 def disk_full(folder: Path, patch: pytest.MonkeyPatch) -> Path:
-    def fail(staging: Path, result: Result) -> None:
-        (staging / "report.json").write_text("half")
+    def fail(staging: Path, result: Result, names: Mapping[str, str]) -> None:
+        (staging / names["json"]).write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     patch.setattr(report, "write_report", fail)
@@ -123,6 +125,84 @@ def test_overwriting_keeps_the_earlier_files_when_it_fails(tmp_path: Path, monke
     with pytest.raises(OutputError):
         make_result(notice="other").save(Path(disk_full(tmp_path, monkeypatch)).parents[1], overwrite=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def files_at_most(size: int) -> Iterator[None]:
+    """Let the kernel refuse every file that grows beyond a size, as a disk that is nearly full does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [4_000, 200_000], ids=["in a volume", "in the report"])
+def test_a_disk_that_fills_up(tmp_path: Path, size: int) -> None:
+    result = make_result()
+    result.save(tmp_path / "earlier")
+    largest = {name: len(data) for name, data in contents(tmp_path / "earlier").items()}
+    assert max(largest[name] for name in ("labels.nii.gz", "fused.nii.gz")) < 200_000 < largest["report.html"]
+    before = contents(tmp_path)
+    with files_at_most(size), pytest.raises(OutputError, match=r"File too large\. Free some space"):
+        result.save(tmp_path / "new" / "out")
+    with files_at_most(size), pytest.raises(OutputError, match=r"File too large\. Free some space"):
+        make_result(notice="other").save(tmp_path / "earlier", overwrite=True)
+    assert contents(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["earlier"]
+
+
+@pytest.mark.parametrize("failing", ["fused.nii.gz", "labels.nii.gz", "report.json", "report.html"])
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
+def test_a_rename_that_fails_brings_the_earlier_files_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, error: BaseException
+) -> None:
+    make_result().save(tmp_path)
+    before, replace, failed = contents(tmp_path), Path.replace, []
+
+    def fail_once(self: Path, target: Path) -> Path:
+        if self.name == failing and target.parent == tmp_path and not failed:
+            failed.append(self)
+            raise error
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail_once)
+    with pytest.raises((OutputError, KeyboardInterrupt)):
+        make_result(notice="other").save(tmp_path, overwrite=True)
+    assert failed
+    assert contents(tmp_path) == before
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_earlier_files_stay_somewhere_when_the_disk_refuses_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_result().save(tmp_path)
+    before, replace, failing = contents(tmp_path), Path.replace, []
+
+    def fail(self: Path, target: Path) -> Path:
+        if failing or (self.name == "report.html" and target.parent == tmp_path):
+            failing.append(self)
+            raise OSError(errno.EROFS, "Read-only file system")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OutputError, match="Read-only file system"):
+        make_result(notice="other").save(tmp_path, overwrite=True)
+    (aside,) = tmp_path.glob(".rmr-earlier-*")
+    assert contents(aside) == before
+
+
+def test_all_folders_and_files_of_odd_names(tmp_path: Path) -> None:
+    """Spaces, quotes, newlines, scripts of any direction, and bytes that are no Unicode."""
+    for name in ("a b", "Müller #1 (çópy)", "研究 אב", 'it\'s "quoted"\n', os.fsdecode(b"caf\xe9")):
+        written = make_result().save(tmp_path / name / "résultats 1")
+        assert all(path.is_file() for path in written)
 
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:

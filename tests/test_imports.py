@@ -28,7 +28,18 @@ PUBLIC = {
     "list_bundles",
 }
 
-BUILD_SIDE = {"torch", "monai", "onnx", "onnx_graphsurgeon", "scipy", "matplotlib", "nilearn", "torchio"}
+BUILD_SIDE = {
+    "torch",
+    "monai",
+    "onnx",
+    "onnx_graphsurgeon",
+    "scipy",
+    "matplotlib",
+    "nilearn",
+    "torchio",
+    "skimage",
+    "pywt",
+}
 """What the runtime must never import: it belongs to training and export."""
 
 FORBIDDEN = {
@@ -37,7 +48,8 @@ FORBIDDEN = {
     "rmr_export": set(),
 }
 
-LAZY = ("openvino", "onnxruntime", "nibabel", "PIL", "jinja2", "rich", "SimpleITK", "pydicom", "argparse", *BUILD_SIDE)
+DICOM = ("pydicom", "highdicom", "gdcm")
+LAZY = ("openvino", "onnxruntime", "nibabel", "PIL", "jinja2", "rich", "SimpleITK", "argparse", *DICOM, *BUILD_SIDE)
 """What `import rmr_sdk` must not load: each is imported where it is first needed."""
 
 

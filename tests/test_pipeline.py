@@ -78,8 +78,12 @@ def test_a_run_finds_the_lesion(pipeline: Pipeline) -> None:
     assert 0.5 < lesion.mean_probability <= 1
     assert set(result.tissue_ml) == {"csf", "grey_matter", "white_matter"}
     assert [getattr(result, name).data.dtype for name in VOLUMES] == [np.float32, np.uint8, np.float32]
-    assert list(result.timings) == ["prepare", "extract", "network", "blend", "measure"]
-    assert result.warnings == ()
+    assert list(result.timings) == ["prepare", "extract", "network", "blend", "measure", "check"]
+    assert [warning.partition(" ml")[0] for warning in result.warnings] == [
+        "Grey and white matter add up to 3",  # the head is a toy
+        "Grey and white matter do not lie as they do in a head (agreement 0.00): the segmentation may have failed, and "
+        "lesions are given no location",
+    ]
 
 
 def test_provenance_says_what_computed_it(pipeline: Pipeline) -> None:

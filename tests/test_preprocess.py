@@ -219,7 +219,7 @@ def test_resampled_results_come_back_to_their_place(make_grid, make_phantom, mak
 
 def test_real_raw_study_in_world_coordinates(data_dir, make_manifest, sitk) -> None:
     study = Study.from_folder(data_dir / "open_ms_raw/patient12_study1")
-    prepared = prepare(study, make_manifest(), threads=2)
+    prepared = prepare(study, make_manifest(), align="header", threads=2)
     assert prepared.grid.orientation == "SAL"
     assert all(0.9 <= length <= 1.1 for length in prepared.grid.spacing_mm)
     image = sitk.ReadImage(str(data_dir / "open_ms_raw/patient12_study1/t1.nii.gz"), sitk.sitkFloat32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .bundle import Card, export_bundle, read_card
+from .bundle import Card, export_bundle, read_accuracy, read_card
 from .checkpoint import Source, load_authors, load_own
 from .errors import ExportError
 from .graph import build_graph
@@ -15,5 +15,6 @@ __all__ = [
     "export_bundle",
     "load_authors",
     "load_own",
+    "read_accuracy",
     "read_card",
 ]

@@ -34,6 +34,7 @@ class Source:
         spacing_mm: Spacing that it was trained on, in the order of (D, H, W).
         spacing_tolerance: Relative difference of spacing that it takes without resampling.
         recipe: How the weights were made, as far as the files tell.
+        studies: Real studies that the weights have learnt from, as far as the files tell.
     """
 
     network: RmrFusion
@@ -42,6 +43,7 @@ class Source:
     spacing_mm: tuple[float, float, float]
     spacing_tolerance: float
     recipe: str
+    studies: tuple[str, ...] = ()
 
 
 def load_own(path: Path) -> Source:
@@ -57,7 +59,8 @@ def load_own(path: Path) -> Source:
     if stage != "joint":
         logger.warning("%s is of stage %s: fusion and head are not trained", path.name, stage)
         recipe += " Fusion and head are not trained: not for use."
-    return Source(network, _normalisation(content, path.name), ORIENTATION, (1.0, 1.0, 1.0), 0.25, recipe)
+    studies = tuple(content.get("studies", ()))
+    return Source(network, _normalisation(content, path.name), ORIENTATION, (1.0, 1.0, 1.0), 0.25, recipe, studies)
 
 
 def load_authors(

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from rmr_sdk.bundle import Bundle
 from rmr_sdk.cli.terminal import say
 from rmr_sdk.engines import ENGINES
 from rmr_sdk.errors import ConfigError, EngineError, RmrError
 
-from .bundle import Card, export_bundle, read_card
+from .bundle import Card, export_bundle, read_accuracy, read_card
 from .checkpoint import Source, load_authors, load_own
 from .verify import Verdict, verify_bundle
 
@@ -76,6 +78,7 @@ def _add_bundle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--name", help="name of the bundle (default: file name of --out)")
     parser.add_argument("--version", default="0.1.0", help="version of the bundle (default %(default)s)")
     parser.add_argument("--card", type=Path, metavar="TOML", help="licence, training and accuracy; see docs/export.md")
+    parser.add_argument("--accuracy", type=Path, metavar="JSON", help="take the accuracy from a measurement")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR|FILE.zip", help="bundle to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     parser.set_defaults(command=_bundle)
@@ -96,13 +99,18 @@ def _bundle(options: argparse.Namespace) -> Iterator[str]:
         tile=tuple(options.tile) if options.tile else None,
         name=options.name or options.out.name.removesuffix(".zip"),
         version=options.version,
-        card=read_card(options.card) if options.card else Card(),
+        card=_card(options),
         overwrite=options.overwrite,
     )
     manifest = bundle.manifest
     size = sum(file.size for file in manifest.files) / 1e6
     tile = " x ".join(map(str, manifest.tile_shape))
     yield f"{manifest.name} {manifest.version}: {', '.join(manifest.onnx_precisions)}, tile {tile}, {size:.1f} MB"
+
+
+def _card(options: argparse.Namespace) -> Card:
+    card = read_card(options.card) if options.card else Card()
+    return card if options.accuracy is None else replace(card, accuracy=read_accuracy(options.accuracy))
 
 
 def _source(options: argparse.Namespace) -> Source:

@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Sequence
 
 from rmr_sdk._version import __version__
-from rmr_sdk.cli import bundle, demo, doctor, run
-from rmr_sdk.cli.terminal import logging_to_stderr, prepare_stdout
+from rmr_sdk.cli import batch, bundle, demo, doctor, run, study
+from rmr_sdk.cli.terminal import logging_to_stderr, prepare_stdout, stop_on_sigterm
 from rmr_sdk.errors import Cancelled, DeviceMemoryError, RmrError
 from rmr_sdk.manifest import INTENDED_USE
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _build_parser().parse_args(arguments)
     debug = getattr(options, "debug", False)
     try:
-        with logging_to_stderr(verbose=debug):
+        with logging_to_stderr(verbose=debug), stop_on_sigterm():
             code: int = options.command(options)
             return code
     except RmrError as error:
@@ -63,7 +63,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rmr {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (run, demo, doctor, bundle):
+    for command in (run, demo, batch, study, doctor, bundle):
         command.add_parser(commands, everywhere)
     return parser
 

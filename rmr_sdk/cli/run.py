@@ -1,9 +1,10 @@
-"""`rmr run`: a study in, six files and a few lines out. The options and steps of a run serve `rmr demo` too."""
+"""`rmr run`: a study in, its files and a few lines out. The options and steps of a run serve `rmr demo` too."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from rmr_sdk.cli.terminal import progress_bar, say
 from rmr_sdk.engines import DEVICES, ENGINES
 from rmr_sdk.engines.base import PRECISIONS
 from rmr_sdk.inference import Progress
+from rmr_sdk.io.nifti import read_volume
 from rmr_sdk.pipeline import DEFAULT_BUNDLE, Pipeline
 from rmr_sdk.result import Result, check_save
 from rmr_sdk.study import Study
@@ -23,10 +25,17 @@ def add_parser(
     about = "Fuse and segment one study; write volumes, a report and a preview."
     parser = commands.add_parser("run", help=about, description=about, parents=[everywhere], allow_abbrev=False)
     parser.add_argument(
-        "study", nargs="?", type=Path, metavar="STUDY_DIR", help="folder with one T1 and one FLAIR, such as t1.nii.gz"
+        "study",
+        nargs="?",
+        type=Path,
+        metavar="STUDY_DIR",
+        help="folder with one T1 and one FLAIR, such as t1.nii.gz; or folder or .zip of one DICOM study",
     )
     parser.add_argument("--t1", type=Path, metavar="FILE", help="T1-weighted volume (.nii, .nii.gz)")
     parser.add_argument("--flair", type=Path, metavar="FILE", help="FLAIR volume (.nii, .nii.gz)")
+    parser.add_argument("--t1-series", metavar="SERIES", help="DICOM: number, key or UID of the T1 (`rmr study show`)")
+    parser.add_argument("--flair-series", metavar="SERIES", help="DICOM: number, key or UID of the FLAIR")
+    parser.add_argument("--no-dicom", action="store_true", help="write no DICOM objects for a DICOM study")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files go; made when missing")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run in --out")
     add_run_options(parser)
@@ -34,7 +43,14 @@ def add_parser(
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how a study is run.
+    """Add the options that say how one study is run and what is printed."""
+    add_pipeline_options(parser)
+    parser.add_argument("--brain-mask", type=Path, metavar="FILE", help="NIfTI that is not 0 where the brain is")
+    parser.add_argument("--json", action="store_true", help="print report.json instead of a summary")
+
+
+def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how any study is run.
 
     Their values are checked where they are used, not here, so that a wrong one is an input error and not a command
     line that cannot be parsed.
@@ -54,12 +70,18 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "--overlap", type=float, default=0.25, metavar="X", help="of neighbouring tiles, 0 to 0.9 (default %(default)s)"
     )
     parser.add_argument("--reference", metavar="CONTRAST", help="contrast whose grid results come back on")
-    parser.add_argument("--align", default="auto", help="auto, header, none: how contrasts come together")
+    parser.add_argument("--align", default="auto", help="auto, header, rigid, none: how contrasts come together")
     parser.add_argument("--non-finite", default="error", help="NaN and infinite voxels: error, or zero for background")
-    parser.add_argument("--json", action="store_true", help="print report.json instead of a summary")
 
 
-def run_study(load: Callable[[], Study], options: argparse.Namespace, *, overwrite: bool, notice: str = "") -> Result:
+def run_study(
+    load: Callable[[], Study],
+    options: argparse.Namespace,
+    *,
+    overwrite: bool,
+    notice: str = "",
+    dicom: bool | None = None,
+) -> Result:
     """Run a study from reading it to writing its files, and print what came out.
 
     Args:
@@ -67,6 +89,7 @@ def run_study(load: Callable[[], Study], options: argparse.Namespace, *, overwri
         options: Those of `add_run_options`, and `out`.
         overwrite: Whether files of an earlier run may be replaced.
         notice: A sentence that every output must carry.
+        dicom: Whether DICOM objects are written; None where the study is DICOM.
 
     Raises:
         RmrError: As `Study`, `Pipeline` and `Result.save`; the output folder is checked before anything is computed.
@@ -75,6 +98,8 @@ def run_study(load: Callable[[], Study], options: argparse.Namespace, *, overwri
     with progress_bar() as report:
         report(Progress("read", 0, 1))
         study = load()
+        brain_mask = None if options.brain_mask is None else read_volume(options.brain_mask)[0]
+        check_save(options.out, overwrite, dicom, study.source)
         report(Progress("open", 0, 1))
         with Pipeline.open(
             options.bundle,
@@ -91,25 +116,39 @@ def run_study(load: Callable[[], Study], options: argparse.Namespace, *, overwri
                 reference=options.reference,
                 align=options.align,
                 non_finite=options.non_finite,
+                brain_mask=brain_mask,
                 progress=report,
             )
         result = dataclasses.replace(result, notice=notice)
         report(Progress("save", 0, 1))
-        files = result.save(options.out, overwrite)
+        files = result.save(options.out, overwrite, dicom)
     if options.json:
         say((options.out / "report.json").read_text(encoding="utf-8").rstrip("\n"))
     else:
-        say(f"{result}\nWritten:  {options.out}: {', '.join(file.name for file in files)}")
+        say(f"{result}\nWritten:  {options.out}: {_name_files(files, options.out)}")
     return result
+
+
+def _name_files(files: tuple[Path, ...], folder: Path) -> str:
+    """Name files, and folders with how many files they hold."""
+    paths = [file.relative_to(folder) for file in files]
+    inside = Counter(path.parts[0] for path in paths if len(path.parts) > 1)
+    names = [str(path) for path in paths if len(path.parts) == 1]
+    return ", ".join([*names, *(f"{name}/ ({count} files)" for name, count in inside.items())])
 
 
 def _run(options: argparse.Namespace) -> int:
     files = {name: file for name, file in (("T1w", options.t1), ("FLAIR", options.flair)) if file is not None}
     if (options.study is None) == (not files):
         options.refuse("pass either STUDY_DIR, or --t1 FILE and --flair FILE")
-    run_study(
-        lambda: Study.from_files(**files) if files else Study.from_folder(options.study),
-        options,
-        overwrite=options.overwrite,
-    )
+    series = {"t1_series": options.t1_series, "flair_series": options.flair_series}
+    if files and any(series.values()):
+        options.refuse("--t1-series and --flair-series are for a DICOM STUDY_DIR")
+
+    def load() -> Study:
+        if files:
+            return Study.from_files(**files)
+        return Study.from_dicom(options.study, **series) if any(series.values()) else Study.from_folder(options.study)
+
+    run_study(load, options, overwrite=options.overwrite, dicom=False if options.no_dicom else None)
     return 0

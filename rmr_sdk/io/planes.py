@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rmr_sdk.geometry import Grid, reorient
+from rmr_sdk.geometry import AxisMap, Grid, reorient
+from rmr_sdk.location import OUTSIDE
 from rmr_sdk.result import Result
 
 AXES = "LPI"
@@ -62,6 +63,7 @@ class View:
         images: Title -> array on it, in the order of the columns.
         windows: Title -> values shown black and white.
         labels: Class of each voxel; None without a segmentation.
+        lesion: Lesion probability, 1 to 255, of the voxels labelled lesion, 0 elsewhere; None without a segmentation.
         focus: Voxel that all three planes go through.
         box: First and one-past-last voxel per axis of what is worth showing.
     """
@@ -70,6 +72,7 @@ class View:
     images: Mapping[str, Array]
     windows: Mapping[str, tuple[float, float]]
     labels: Array | None
+    lesion: NDArray[np.uint8] | None
     focus: Index
     box: tuple[Index, Index]
 
@@ -94,6 +97,31 @@ class View:
         grey: NDArray[np.uint8] = np.nan_to_num(shown).clip(0, 255).astype(np.uint8)
         return grey
 
+    def project(self, title: str, plane: Plane) -> NDArray[np.uint8]:
+        """Return the mean of an image along a plane's normal as grey values, 255 the greatest."""
+        low, high = self.windows[title]
+        inside = self.images[title][self._inside()].clip(low, high)
+        if inside.dtype.kind == "f":
+            np.nan_to_num(inside, copy=False, nan=low)
+        shown = inside.mean(axis=plane.axis, dtype=np.float32).T - low
+        grey: NDArray[np.uint8] = (shown * (255 / max(float(shown.max()), 1e-9))).clip(0, 255).astype(np.uint8)
+        return grey
+
+    def project_lesions(self, plane: Plane) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Look through the lesions along a plane's normal.
+
+        Returns:
+            Their greatest probability, 0 to 255, and their thickness in mm.
+        """
+        lesion = np.zeros(self.grid.shape, np.uint8) if self.lesion is None else self.lesion
+        inside = lesion[self._inside()]
+        greatest: NDArray[np.uint8] = inside.max(axis=plane.axis).T
+        thickness = np.count_nonzero(inside, axis=plane.axis).T * self.grid.spacing_mm[plane.axis]
+        return greatest, thickness.astype(np.float32)
+
+    def _inside(self) -> tuple[slice, ...]:
+        return tuple(slice(a, b) for a, b in zip(*self.box, strict=True))
+
     def focus_fraction(self, plane: Plane) -> tuple[float, float]:
         """Return where the focus is in a plane: fractions of its width and height."""
         low, high = self.box
@@ -113,11 +141,12 @@ def build_view(result: Result) -> View:
     volumes = {column_title(name): volume for name, volume in result.inputs.items()} | {"Fused": result.fused}
     images = {title: axes.apply(volume.data) for title, volume in volumes.items()}
     labels = None if result.labels is None else axes.apply(result.labels.data)
+    lesion = _lesion_probability(result, axes, labels)
     low, high = _foreground_box(images.get(column_title(result.reference), images["Fused"]), axes.grid)
     focus = _lesion_focus(result, labels, axes.grid) or _middle(low, high)
     box = (_combine(min, low, focus), _combine(max, high, (focus[0] + 1, focus[1] + 1, focus[2] + 1)))
     windows = {title: _window(image) for title, image in images.items()}
-    return View(axes.grid, images, windows, labels, focus, box)
+    return View(axes.grid, images, windows, labels, lesion, focus, box)
 
 
 def column_title(contrast: str) -> str:
@@ -125,11 +154,21 @@ def column_title(contrast: str) -> str:
     return contrast.removesuffix("w")
 
 
+def _lesion_probability(result: Result, axes: AxisMap, labels: Array | None) -> NDArray[np.uint8] | None:
+    if labels is None or result.lesion_probability is None or not result.classes or result.lesion_class is None:
+        return None
+    probability, mask = axes.apply(result.lesion_probability.data), labels == result.classes.index(result.lesion_class)
+    seen: NDArray[np.uint8] = np.zeros(labels.shape, np.uint8)
+    seen[mask] = np.maximum(probability[mask] * 255, 1).astype(np.uint8)
+    return seen
+
+
 def _lesion_focus(result: Result, labels: Array | None, grid: Grid) -> Index | None:
-    """Find the voxel of the largest lesion whose three planes show most of it."""
+    """Find the voxel of the largest lesion in the brain whose three planes show most of it."""
     if labels is None or not result.lesions or not result.classes or result.lesion_class not in result.classes:
         return None
-    largest = max(result.lesions, key=lambda lesion: lesion.volume_ml)
+    inside = [lesion for lesion in result.lesions if lesion.location != OUTSIDE] or result.lesions
+    largest = max(inside, key=lambda lesion: lesion.volume_ml)
     voxels = np.argwhere(labels == result.classes.index(result.lesion_class))
     if not len(voxels):
         return None

@@ -35,6 +35,10 @@ CLASS_COLOURS: dict[str, Colour] = {"csf": (86, 180, 233), "grey_matter": (0, 15
 OTHER_COLOURS: tuple[Colour, ...] = ((204, 121, 167), (0, 114, 178), (230, 159, 0))
 TISSUE_OPACITY = 0.20
 LESION_OPACITY = 0.25
+FAINT = 0.5
+THIN: Colour = (196, 70, 0)
+THICK: Colour = (255, 226, 178)
+THICK_MM = 14.0
 
 COLUMN = 384
 GAP = 8
@@ -79,6 +83,40 @@ def draw_panels(result: Result, view: View) -> Image.Image:
             page.paste(panel, (left, top))
         top += height + GAP
     return page
+
+
+def draw_projections(result: Result, view: View) -> Image.Image:
+    """Draw where lesions are in the whole brain: their greatest probability along three axes, on a faint brain."""
+    base = column_title(result.reference) if column_title(result.reference) in view.images else "Fused"
+    tallest = max(_slice_size(view, plane)[1] for plane in PLANES) + 2 * GUTTER
+    page = Image.new("RGB", (len(PLANES) * (COLUMN + GAP) - GAP, tallest), PAGE)
+    for column, plane in enumerate(PLANES):
+        size = _slice_size(view, plane)
+        panel = Image.new("RGB", (COLUMN, tallest), (0, 0, 0))
+        corner = ((COLUMN - size[0]) // 2, (tallest - size[1]) // 2)
+        faint = Image.fromarray(view.project(base, plane)).resize(size, Image.Resampling.BICUBIC)
+        panel.paste(faint.point([round(value * FAINT) for value in range(256)]).convert("RGB"), corner)
+        lesions, opacity = _projected_lesions(view, plane, size)
+        panel.paste(lesions, corner, opacity)
+        _mark(panel, view, plane, named=False, ticks=False)
+        _text(panel, (10, 8), plane.name, 17, INK, "lt")
+        if column == 0:
+            _draw_scale_bar(panel, _scale(view))
+        page.paste(panel, (column * (COLUMN + GAP), 0))
+    return page
+
+
+def _projected_lesions(view: View, plane: Plane, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
+    """Return lesions in colours from thin to thick along the line of sight, and their probability as opacity."""
+    greatest, thickness_mm = view.project_lesions(plane)
+    share = 1 - np.exp(-thickness_mm / THICK_MM)
+    shade = Image.fromarray((share * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    lesions = Image.merge("RGB", [shade.point(_ramp(low, high)) for low, high in zip(THIN, THICK, strict=True)])
+    return lesions, Image.fromarray(greatest).resize(size, Image.Resampling.BICUBIC)
+
+
+def _ramp(low: int, high: int) -> list[int]:
+    return [round(low + (high - low) * step / 255) for step in range(256)]
 
 
 def draw_panel(view: View, plane: Plane, title: str) -> Image.Image:
@@ -129,8 +167,8 @@ def _outline(mask: Image.Image) -> Image.Image:
     return ImageChops.subtract(mask.filter(ImageFilter.MaxFilter(5)), mask)
 
 
-def _mark(panel: Image.Image, view: View, plane: Plane, named: bool) -> None:
-    """Mark the anatomical ends and where the other planes cut; name the plane and its scale once a row."""
+def _mark(panel: Image.Image, view: View, plane: Plane, named: bool, ticks: bool = True) -> None:
+    """Mark the anatomical ends and, with ticks, where the other planes cut; name the plane and its scale once a row."""
     width, height = panel.size
     edges = [
         ((8, height / 2), "lm"),
@@ -140,16 +178,22 @@ def _mark(panel: Image.Image, view: View, plane: Plane, named: bool) -> None:
     ]
     for mark, (position, anchor) in zip(plane.marks, edges, strict=True):
         _text(panel, position, mark, 18, INK, anchor)
+    if ticks:
+        _draw_ticks(panel, view, plane)
+    if named:
+        _text(panel, (10, 8), plane.name, 17, INK, "lt")
+        _text(panel, (10, 30), view.place(plane), 16, MUTED, "lt")
+        _draw_scale_bar(panel, _scale(view))
+
+
+def _draw_ticks(panel: Image.Image, view: View, plane: Plane) -> None:
+    width, height = panel.size
     drawn_width, drawn_height = _slice_size(view, plane)
     x, y = view.focus_fraction(plane)
     x, y = (width - drawn_width) / 2 + x * drawn_width, GUTTER + y * drawn_height
     draw = ImageDraw.Draw(panel)
     for line in ((x, 0, x, 9), (x, height - 10, x, height), (0, y, 9, y), (width - 10, y, width, y)):
         draw.line(line, fill=MARK, width=2)
-    if named:
-        _text(panel, (10, 8), plane.name, 17, INK, "lt")
-        _text(panel, (10, 30), view.place(plane), 16, MUTED, "lt")
-        _draw_scale_bar(panel, _scale(view))
 
 
 def _draw_header(result: Result, width: int) -> Image.Image:

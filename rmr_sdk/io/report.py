@@ -1,35 +1,30 @@
 """The report of a result: `report.json` for programs, `report.html` for people, `preview.png` for a first look.
 
-Owns what a report says; `planes` and `preview` own the picture, `templates/report.html.j2` the looks. The HTML holds
-everything inside it and asks the network for nothing. docs/report.md explains the fields; docs/report.schema.json is
-generated:
+Owns what a report says and which files it is; `page` owns the HTML, `planes` and `preview` the pictures. docs/report.md
+explains the fields; docs/schemas/report.schema.json is generated:
 
-    python -c "from rmr_sdk.io.report import json_schema; print(json_schema())" > docs/report.schema.json
+    python -c "from rmr_sdk.io.report import json_schema; print(json_schema())" > docs/schemas/report.schema.json
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-import jinja2
 import msgspec
-from PIL import Image
 
+from rmr_sdk.align import Alignment
 from rmr_sdk.errors import FormatError
+from rmr_sdk.io import page
 from rmr_sdk.io.planes import build_view
-from rmr_sdk.io.preview import CONVENTION, Colour, class_colours, draw_panels, frame_panels
+from rmr_sdk.io.preview import class_colours, draw_panels, draw_projections, frame_panels
+from rmr_sdk.location import LOCATIONS, RULE
 from rmr_sdk.manifest import INTENDED_USE
-from rmr_sdk.result import Lesion, Provenance, Result, describe_lesions, display_name, format_ml
+from rmr_sdk.result import LEAST_DIAMETER_MM, REPORT_FILES, Lesion, Provenance, QualityCheck, Result
 
 SCHEMA_VERSION: Literal[1] = 1
-
-_PNG_LEVEL = 6
 
 
 class GridReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,12 +49,38 @@ class IntensityReport(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None
 
 
+class LocationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The lesions of one location; `of_3_mm` of them have a largest diameter of 3 mm or more."""
+
+    location: str
+    count: int
+    of_3_mm: int
+    total_ml: float
+
+
 class LesionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The lesions, largest first."""
+    """The lesions, largest first; `by_location` and `location_rule` are null where no location could be given."""
 
     count: int
+    of_3_mm: int
     total_ml: float
+    by_location: tuple[LocationReport, ...] | None
+    location_rule: str | None
     items: tuple[Lesion, ...]
+
+
+class AlignmentReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How one contrast came to lie where it lies; the matrix takes its header's RAS mm to the reference's."""
+
+    contrast: str
+    reference: str
+    method: str
+    reason: str
+    matrix: list[list[float]]
+    similarity_before: float | None
+    similarity_after: float | None
+    shift_mm: float
+    rotation_deg: float
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +98,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     classes: tuple[str, ...] | None
     lesions: LesionReport | None
     tissue_ml: Mapping[str, float] | None
+    quality: tuple[QualityCheck, ...]
+    alignments: tuple[AlignmentReport, ...]
     warnings: tuple[str, ...]
     timings_s: Mapping[str, float]
     provenance: Provenance
@@ -96,8 +119,10 @@ def build_report(result: Result) -> Report:
         ),
         intensity=_intensity_report(result),
         classes=result.classes,
-        lesions=_lesion_report(result),
+        lesions=None if result.lesions is None else _lesion_report(result.lesions),
         tissue_ml=result.tissue_ml,
+        quality=result.quality,
+        alignments=tuple(_alignment_report(alignment) for alignment in result.alignments),
         warnings=result.warnings,
         timings_s=result.timings,
         provenance=result.provenance,
@@ -112,22 +137,65 @@ def _intensity_report(result: Result) -> IntensityReport | None:
     return IntensityReport(contrast=result.reference, scale=scale.scale, offset=scale.offset, low=low, high=high)
 
 
-def _lesion_report(result: Result) -> LesionReport | None:
-    if result.lesions is None:
-        return None
-    return LesionReport(count=len(result.lesions), total_ml=result.lesion_ml or 0.0, items=result.lesions)
+def _lesion_report(lesions: tuple[Lesion, ...]) -> LesionReport:
+    located = any(lesion.location for lesion in lesions)
+    return LesionReport(
+        count=len(lesions),
+        of_3_mm=_count_large(lesions),
+        total_ml=sum(lesion.volume_ml for lesion in lesions),
+        by_location=tuple(_by_location(lesions)) if located else None,
+        location_rule=RULE if located else None,
+        items=lesions,
+    )
 
 
-def write_report(folder: Path, result: Result) -> None:
-    """Write `report.json`, `report.html` and `preview.png` into a folder that exists.
+def _by_location(lesions: tuple[Lesion, ...]) -> Iterable[LocationReport]:
+    for location in LOCATIONS:
+        there = [lesion for lesion in lesions if lesion.location == location]
+        yield LocationReport(
+            location=location,
+            count=len(there),
+            of_3_mm=_count_large(there),
+            total_ml=sum(lesion.volume_ml for lesion in there),
+        )
+
+
+def _count_large(lesions: Iterable[Lesion]) -> int:
+    return sum(lesion.diameter_mm >= LEAST_DIAMETER_MM for lesion in lesions)
+
+
+def _alignment_report(alignment: Alignment) -> AlignmentReport:
+    return AlignmentReport(
+        contrast=alignment.contrast,
+        reference=alignment.reference,
+        method=alignment.method,
+        reason=alignment.reason,
+        matrix=alignment.matrix.tolist(),
+        similarity_before=alignment.similarity_before,
+        similarity_after=alignment.similarity_after,
+        shift_mm=float(alignment.shift_mm),
+        rotation_deg=float(alignment.rotation_deg),
+    )
+
+
+def write_report(folder: Path, result: Result, names: Mapping[str, str] = REPORT_FILES) -> None:
+    """Write the JSON, the page and the preview into a folder that exists.
+
+    Args:
+        folder: Where.
+        result: What to report.
+        names: What to call the three files: "json", "html" and "preview".
 
     Raises:
         OSError: A file cannot be written.
     """
-    report, panels = build_report(result), draw_panels(result, build_view(result))
-    (folder / "report.json").write_bytes(encode_report(report))
-    (folder / "report.html").write_text(render_html(report, panels, class_colours(result)), encoding="utf-8")
-    (folder / "preview.png").write_bytes(encode_png(frame_panels(panels, result)))
+    report, view = build_report(result), build_view(result)
+    panels = draw_panels(result, view)
+    projections = draw_projections(result, view) if result.lesions else None
+    (folder / names["json"]).write_bytes(encode_report(report))
+    html = page.render_html(report, panels, projections, class_colours(result))
+    (folder / names["html"]).write_text(html, encoding="utf-8")
+    (folder / names["preview"]).write_bytes(page.encode_png(frame_panels(panels, result)))
 
 
 def encode_report(report: Report) -> bytes:
@@ -150,51 +218,3 @@ def decode_report(data: bytes) -> Report:
 def json_schema() -> str:
     """Return the JSON Schema of `report.json`."""
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Report)), indent=2).decode()
-
-
-def render_html(report: Report, panels: Image.Image, colours: Mapping[str, Colour]) -> str:
-    """Return the report as one page that needs nothing but itself.
-
-    Args:
-        report: What to say. Every string is escaped, wherever it came from.
-        panels: The picture to show.
-        colours: Class name -> its colour in the picture.
-    """
-    return _template().render(
-        report=report,
-        summary=describe_lesions(None if report.lesions is None else report.lesions.items),
-        picture="data:image/png;base64," + base64.b64encode(encode_png(panels)).decode("ascii"),
-        colours={name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in colours.items()},
-        convention=CONVENTION,
-    )
-
-
-def encode_png(image: Image.Image) -> bytes:
-    """Return a picture as PNG bytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=_PNG_LEVEL)
-    return buffer.getvalue()
-
-
-@lru_cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"ml": format_ml, "name": display_name, "place": _place, "diameter_mm": _diameter_mm}
-    return environment.get_template("report.html.j2")
-
-
-def _place(point_mm: tuple[float, float, float]) -> str:
-    """Return a RAS point as a scanner console does: "R 28, P 34, S 22"."""
-    axes = zip(point_mm, ("LR", "PA", "IS"), strict=True)
-    return ", ".join(f"{ends[int(value >= 0)]} {abs(value):.0f}" for value, ends in axes)
-
-
-def _diameter_mm(volume_ml: float) -> float:
-    """Return the diameter of the sphere of this volume."""
-    return float((6000 * volume_ml / math.pi) ** (1 / 3))

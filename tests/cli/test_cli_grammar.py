@@ -31,6 +31,8 @@ def test_the_commands() -> None:
     assert list(COMMANDS) == [
         "rmr run",
         "rmr demo",
+        "rmr batch",
+        "rmr study show",
         "rmr doctor",
         "rmr bundle list",
         "rmr bundle show",

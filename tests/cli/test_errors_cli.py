@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -248,3 +251,28 @@ def test_an_interrupt_while_writing_leaves_nothing(
     monkeypatch.setattr("rmr_sdk.io.report.write_report", interrupt)
     assert rmr("run", folder, "--out", tmp_path / "a" / "b") == 130
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_while_writing_leaves_nothing(
+    rmr: Rmr, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminate(staging: Path, *_: Any) -> None:
+        (staging / "half").touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("rmr_sdk.io.report.write_report", terminate)
+    assert rmr("run", folder, "--out", tmp_path / "a" / "b") == 130
+    assert capsys.readouterr().err == "rmr: Cancelled: the command was interrupted.\n"
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_command_in_another_thread_leaves_signals_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    before, codes = signal.getsignal(signal.SIGTERM), []
+    thread = threading.Thread(target=lambda: codes.append(main(["bundle", "list"])))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,19 @@ def test_bundle_from_our_checkpoint(checkpoint: Path, tmp_path: Path, capsys: py
     assert manifest.normalisation == Robust(percentile=99.0, floor_fraction=0.02, high=1.5)
     assert manifest.spacing_mm == (1.0, 1.0, 1.0)
     assert 'stage "joint"' in manifest.training.recipe
+
+
+def test_figures_and_studies_of_a_measurement_reach_the_manifest(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "model.pth", make_network(TINY), "joint", {"studies": ["patient19"]})
+    (tmp_path / "card.toml").write_text('studies_seen = ["patient01"]\nlimits = ["Few studies."]\n')
+    figure = {"precision": "fp32", "study_set": "patient07", "studies": 1, "metric": "lesion_dice", "value": 0.5}
+    (tmp_path / "figures.json").write_text(json.dumps({"benchmark": "accuracy", "accuracy": [figure]}))
+    arguments = ["bundle", "--checkpoint", str(tmp_path / "model.pth"), "--card", str(tmp_path / "card.toml")]
+    arguments += ["--accuracy", str(tmp_path / "figures.json"), "--out", str(tmp_path / "b.zip")]
+    assert main([*arguments, "--tile", "16", "16", "16"]) == 0
+    manifest = Bundle.open(tmp_path / "b.zip").manifest
+    assert manifest.training.studies_seen == ("patient01", "patient19")
+    assert [(entry.study_set, entry.value) for entry in manifest.accuracy] == [("patient07", 0.5)]
 
 
 def test_exit_codes(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,7 @@ ROWS: list[tuple[Situation, type[RmrError], str]] = [
     (load_label_maps, StudyError, "no label map"),
     (with_label_nine, FormatError, "labels up to 9"),
     (on_two_grids, GeometryError, "different grids"),
-    (lambda _: find_preset("huge"), ConfigError, r"unknown preset 'huge' \(known: paper, edge\)"),
+    (lambda _: find_preset("huge"), ConfigError, r"unknown preset 'huge' \(known: paper, edge, edge-"),
     (lambda _: build_head("vnet", 16, 5), ConfigError, "unknown head 'vnet'"),
     (lambda _: build_head("no.such:Head", 16, 5), ConfigError, "cannot be imported"),
     (lambda _: build_head("unet", 16, 5, options={"depth": 3}), ConfigError, "does not take these options"),

@@ -1,11 +1,15 @@
-"""Figures of lesion masks against hand-made tables, and the whole way from a folder to figures."""
+"""Segmentation figures against hand-made tables, and what they say where a mask is empty."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 
-from rmr_training.evaluate import compare_lesions
+from rmr_training.evaluate import compare_lesions, compare_masks
+
+UNIT = (1.0, 1.0, 1.0)
 
 
 def masks() -> tuple[np.ndarray, np.ndarray]:
@@ -18,7 +22,7 @@ def masks() -> tuple[np.ndarray, np.ndarray]:
 
 def test_figures_of_a_hand_made_pair() -> None:
     predicted, truth = masks()
-    found = compare_lesions("study", predicted, truth, (1.0, 1.0, 1.0))
+    found = compare_lesions("study", predicted, truth, UNIT)
     assert found.dice == pytest.approx(2 * 18 / (35 + 54))
     assert found.truth_ml == pytest.approx(0.054)
     assert found.predicted_ml == pytest.approx(0.035)
@@ -27,21 +31,73 @@ def test_figures_of_a_hand_made_pair() -> None:
     assert found.lesion_f1 == pytest.approx(0.5)
 
 
+def test_volume_errors_have_a_sign() -> None:
+    predicted, truth = masks()
+    assert compare_masks(predicted, truth, (1.0, 2.0, 1.0)).volume_error_ml == pytest.approx(-0.038)
+    assert compare_masks(truth, predicted, (1.0, 2.0, 1.0)).volume_error_ml == pytest.approx(0.038)
+
+
 def test_a_perfect_mask_is_perfect() -> None:
     _, truth = masks()
     found = compare_lesions("study", truth, truth, (1.0, 1.0, 3.0))
     assert (found.dice, found.sensitivity, found.false_lesions, found.lesion_f1) == (1.0, 1.0, 0, 1.0)
     assert found.hausdorff95_mm == 0.0
+    assert found.surface_distance_mm == 0.0
 
 
 def test_specks_are_not_false_lesions() -> None:
     _, truth = masks()
     predicted = truth.copy()
     predicted[18, 18, 18] = True
-    assert compare_lesions("study", predicted, truth, (1.0, 1.0, 1.0)).false_lesions == 0
+    assert compare_lesions("study", predicted, truth, UNIT).false_lesions == 0
 
 
 def test_distance_is_in_millimetres() -> None:
     truth, predicted = np.zeros((2, 20, 20, 20), bool)
     truth[5, 5, 5], predicted[5, 5, 9] = True, True
-    assert compare_lesions("study", predicted, truth, (1.0, 1.0, 0.5)).hausdorff95_mm == pytest.approx(2.0)
+    found = compare_masks(predicted, truth, (1.0, 1.0, 0.5))
+    assert found.hausdorff95_mm == pytest.approx(2.0)
+    assert found.surface_distance_mm == pytest.approx(2.0)
+
+
+def test_distances_between_two_planes() -> None:
+    """Two plates, three slices of 2 mm apart: every surface voxel is 6 mm from the other plate."""
+    truth, predicted = np.zeros((2, 20, 20, 20), bool)
+    truth[4], predicted[7] = True, True
+    found = compare_masks(predicted, truth, (2.0, 1.0, 1.0))
+    assert (found.hausdorff95_mm, found.surface_distance_mm) == pytest.approx((6.0, 6.0))
+
+
+def test_where_the_mask_lies_does_not_matter() -> None:
+    predicted, truth = masks()
+    moved = [np.roll(np.pad(mask, 6), (3, -4, 5), (0, 1, 2)) for mask in (predicted, truth)]
+    assert compare_masks(*moved, UNIT) == compare_masks(predicted, truth, UNIT)
+
+
+@pytest.mark.parametrize(
+    ("any_predicted", "any_true", "dice", "sensitivity", "false_lesions", "f1"),
+    [
+        (False, False, math.nan, math.nan, 0, math.nan),
+        (True, False, 0.0, math.nan, 1, 0.0),
+        (False, True, 0.0, 0.0, 0, 0.0),
+    ],
+    ids=["both empty", "nothing to find", "nothing found"],
+)
+def test_empty_masks(
+    any_predicted: bool, any_true: bool, dice: float, sensitivity: float, false_lesions: int, f1: float
+) -> None:
+    predicted, truth = np.zeros((2, 10, 10, 10), bool)
+    predicted[2:5, 2:5, 2:5], truth[2:5, 2:5, 2:5] = any_predicted, any_true
+    found = compare_lesions("study", predicted, truth, UNIT)
+    assert (found.dice, found.sensitivity, found.lesion_f1) == pytest.approx((dice, sensitivity, f1), nan_ok=True)
+    assert found.false_lesions == false_lesions
+    assert math.isnan(found.hausdorff95_mm)
+    assert math.isnan(found.surface_distance_mm)
+
+
+def test_specks_alone_find_nothing() -> None:
+    _, truth = masks()
+    predicted = np.zeros_like(truth)
+    predicted[18, 18, 18] = True
+    found = compare_lesions("study", predicted, truth, UNIT)
+    assert (found.lesion_f1, found.false_lesions) == (0.0, 0)

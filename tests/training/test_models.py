@@ -121,8 +121,21 @@ def test_edge_is_small_enough() -> None:
     assert 40 < kmac <= MAX_EDGE_KMAC
 
 
-def test_edge_windows_need_no_padding() -> None:
-    preset = find_preset("edge")
+def test_the_edge_family_spans_a_wide_range_of_cost() -> None:
+    sizes = [RmrFusion(find_preset(name)).eval() for name in ("edge-small", "edge", "edge-large")]
+    tile = torch.zeros(1, 1, 32, 32, 32)
+    costs = []
+    for network in sizes:
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            network(tile, tile)
+        costs.append(counter.get_total_flops())
+    assert costs[0] / costs[1] == pytest.approx(1 / 3, abs=0.05)
+    assert costs[2] / costs[1] == pytest.approx(2.5, abs=0.2)
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("edge")])
+def test_edge_windows_need_no_padding(name: str) -> None:
+    preset = find_preset(name)
     encoder = preset.encoder
     for side in preset.tile:
         assert side % (encoder.stride * encoder.patch * encoder.window) == 0

@@ -278,6 +278,16 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     assert apart < 0.05 * moved
 
 
+def test_checkpoints_name_the_real_studies_behind_them(maps: Material, tmp_path: Path) -> None:
+    recipe = Recipe(stage="joint", steps=2, **QUICK)
+    trainer = Trainer(network(), recipe, maps, tmp_path, studies=["stage-1", "earlier"])
+    trainer.run()
+    assert read_checkpoint(tmp_path / "model.pth")["studies"] == ["earlier", "stage-1"]
+    resumed = Trainer(network(), recipe, maps, tmp_path, studies=["later"])
+    resumed.resume(tmp_path / "last.pth")
+    assert resumed.studies == ["earlier", "later", "stage-1"]
+
+
 def test_the_last_checkpoints_are_kept(maps: Material, tmp_path: Path) -> None:
     recipe = Recipe(stage="joint", steps=4, keep=2, **{**QUICK, "checkpoint_every": 1})
     Trainer(network(), recipe, maps, tmp_path).run()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
 import typing
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import msgspec
@@ -17,10 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rmr_sdk.errors import RmrError
 
-from .checkpoint import load_network, read_checkpoint
+from .calibration import calibrate
+from .checkpoint import load_network, read_checkpoint, save_checkpoint
+from .cli_evaluate import add_evaluate
 from .config import HELD_OUT, DataConfig, data_folder, load_material, make_ranges, make_recipe, read_config
-from .data import SyntheticPatches, load_label_maps
-from .evaluate import evaluate, to_table
+from .data import SyntheticPatches, load_label_maps, split_by_donor
 from .models import PRESETS, RmrFusion
 from .real import load_real_study, plain_patches
 from .recipe import Recipe, Stage
@@ -96,17 +96,17 @@ def _synthesise(options: argparse.Namespace) -> None:
     )
 
 
-def _evaluate(options: argparse.Namespace) -> None:
-    rows = to_table(evaluate(load_network(options.checkpoint), options.studies))
-    if options.json:
-        print(json.dumps(rows, indent=2))
-        return
-    for row in rows:
-        print(
-            "  ".join(
-                f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
-            )
-        )
+def _calibrate(options: argparse.Namespace) -> None:
+    network = load_network(options.checkpoint)
+    maps = load_label_maps(Path(options.labelmaps) if options.labelmaps else data_folder() / "labelmaps")
+    _, held_out = split_by_donor(maps, options.held_out.split(","))
+    found = calibrate(network, held_out, patches=options.patches)
+    kept = {k: v for k, v in read_checkpoint(options.checkpoint).items() if k in ("step", "recipe", "studies")}
+    save_checkpoint(options.out, network, "joint", {**kept, "calibration": asdict(found)})
+    print(
+        f"{options.out}: lesion offset {found.offset:+.2f}, lesion Dice {found.dice_before:.3f} to {found.dice_after:.3f} "
+        f"on {found.patches} synthetic patches"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -126,11 +126,16 @@ def main(arguments: list[str] | None = None) -> int:
     synthesise.add_argument("--side", type=int, default=64)
     synthesise.add_argument("--seed", type=int, default=0)
     synthesise.set_defaults(command=_synthesise)
-    assess = commands.add_parser("evaluate", help="figures of a checkpoint on labelled studies")
-    assess.add_argument("checkpoint", type=Path)
-    assess.add_argument("studies", type=Path, nargs="+", help="folders with t1, flair and lesion .nii.gz")
-    assess.add_argument("--json", action="store_true", help="print JSON")
-    assess.set_defaults(command=_evaluate)
+    adjust = commands.add_parser(
+        "calibrate", help="choose the lesion threshold on synthetic patches of held-out donors"
+    )
+    adjust.add_argument("checkpoint", type=Path, help="averaged weights of the joint stage")
+    adjust.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    adjust.add_argument("--labelmaps", help="folder of label maps (default: labelmaps in RMR_DATA)")
+    adjust.add_argument("--held-out", default=",".join(HELD_OUT), help="lesion donors to look at (default %(default)s)")
+    adjust.add_argument("--patches", type=int, default=48, help="patches to look at (default %(default)s)")
+    adjust.set_defaults(command=_calibrate)
+    add_evaluate(commands)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
     try:

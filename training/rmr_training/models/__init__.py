@@ -2,6 +2,7 @@
 
 from .autoencoder import DualSwinAE, EncoderShape
 from .fusion import FusionNet
+from .head_check import check_head, head_multiple
 from .heads import HEADS, build_head
 from .presets import CLASSES, PRESETS, Fused, Preset, RmrFusion, find_preset, probabilities
 
@@ -16,6 +17,8 @@ __all__ = [
     "Preset",
     "RmrFusion",
     "build_head",
+    "check_head",
     "find_preset",
+    "head_multiple",
     "probabilities",
 ]

@@ -1,16 +1,16 @@
 """Segmentation heads: any network from fused features to class scores.
 
-A head is built by name from the registry below or from an import path `package.module:Class`. Its interface: a
-`torch.nn.Module` that is built with the keyword arguments `in_channels` and `out_channels`, and maps
+A head is built by name from the registry below, or from an import path `package.module:Class` of a `torch.nn.Module`.
+Its interface (`HeadFactory`): it is built with the keyword arguments `in_channels` and `out_channels`, and maps
 (N, in_channels, D, H, W) to (N, out_channels, D, H, W). Where features live at a lower resolution than the image, a
-transposed convolution after the head brings its scores to full resolution.
+transposed convolution after the head brings its scores to full resolution. `head_check` tries a head before training.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import monai.networks.nets as nets
 from torch import Tensor, nn
@@ -19,23 +19,45 @@ from rmr_sdk.errors import ConfigError
 
 Options = Mapping[str, Any]
 
+HEAD_FAILURES = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+)
+"""What code that is not ours raises when it is given what it was not made for."""
 
-def _swin_unetr(in_channels: int, out_channels: int, feature_size: int = 48, **options: Any) -> nn.Module:
-    return nets.SwinUNETR(in_channels=in_channels, out_channels=out_channels, feature_size=feature_size, **options)  # type: ignore[no-any-return]
+COARSE_CHANNELS = 32
+"""Default width of a head's output where features are coarser than the image."""
 
 
-def _unet(in_channels: int, out_channels: int, **options: Any) -> nn.Module:
-    settings: dict[str, Any] = {"channels": (32, 64, 128, 256), "strides": (2, 2, 2), "num_res_units": 2, **options}
-    return nets.UNet(spatial_dims=3, in_channels=in_channels, out_channels=out_channels, **settings)  # type: ignore[no-any-return]
+class HeadFactory(Protocol):
+    """What a head must offer: to be built from these two keyword arguments and its own options."""
+
+    def __call__(self, *, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+        """Build a module from (N, in_channels, D, H, W) to (N, out_channels, D, H, W)."""
 
 
-def _segresnet(in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+def _swin_unetr(*, in_channels: int, out_channels: int, feature_size: int = 48, **options: Any) -> nn.Module:
+    return nets.SwinUNETR(in_channels=in_channels, out_channels=out_channels, feature_size=feature_size, **options)
+
+
+def _unet(*, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+    settings: dict[str, Any] = {"channels": (32, 64, 128, 256), "num_res_units": 2, **options}
+    settings.setdefault("strides", (2,) * (len(settings["channels"]) - 1))
+    return nets.UNet(spatial_dims=3, in_channels=in_channels, out_channels=out_channels, **settings)
+
+
+def _segresnet(*, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
     settings: dict[str, Any] = {"init_filters": 16, **options}
-    return nets.SegResNet(in_channels=in_channels, out_channels=out_channels, **settings)  # type: ignore[no-any-return]
+    return nets.SegResNet(in_channels=in_channels, out_channels=out_channels, **settings)
 
 
 def _dynunet(
-    in_channels: int, out_channels: int, filters: tuple[int, ...] = (32, 48, 96, 128), **options: Any
+    *, in_channels: int, out_channels: int, filters: tuple[int, ...] = (32, 48, 96, 128), **options: Any
 ) -> nn.Module:
     levels = len(filters)
     settings: dict[str, Any] = {
@@ -46,10 +68,10 @@ def _dynunet(
         "norm_name": ("instance", {"affine": True}),
         **options,
     }
-    return nets.DynUNet(spatial_dims=3, in_channels=in_channels, out_channels=out_channels, **settings)  # type: ignore[no-any-return]
+    return nets.DynUNet(spatial_dims=3, in_channels=in_channels, out_channels=out_channels, **settings)
 
 
-HEADS: dict[str, Callable[..., nn.Module]] = {
+HEADS: dict[str, HeadFactory] = {
     "swin_unetr": _swin_unetr,
     "unet": _unet,
     "segresnet": _segresnet,
@@ -78,35 +100,58 @@ def build_head(name: str, features: int, classes: int, stride: int = 1, options:
         features: Channels of the fused features.
         classes: Number of classes, background included.
         stride: Resolution of the image over that of the features.
-        options: Further keyword arguments of the head. On a coarse grid, `channels` (default 32) is its width.
+        options: Further keyword arguments of the head. On a coarse grid, a number `channels` (default
+            `COARSE_CHANNELS`) is the width of the head's output, which is then its `out_channels`; a list of that name
+            is the head's own.
 
     Returns:
         A module from features to class scores at full resolution.
 
     Raises:
-        ConfigError: The name is neither registered nor importable, or the options do not fit.
+        ConfigError: The name is neither registered nor that of a module to import, or the options do not fit.
     """
     settings = dict(options or {})
-    build = HEADS.get(name) or _import_head(name)
+    build: HeadFactory = HEADS.get(name) or _import_head(name)
+    if stride == 1:
+        return _call(build, name, features, classes, settings)
+    channels = COARSE_CHANNELS
+    if isinstance(settings.get("channels"), int):
+        channels = settings.pop("channels")
+    return UpsampledHead(_call(build, name, features, channels, settings), channels, classes, stride)
+
+
+def _call(build: HeadFactory, name: str, features: int, channels: int, settings: Options) -> nn.Module:
     try:
-        if stride == 1:
-            return build(in_channels=features, out_channels=classes, **settings)
-        channels = int(settings.pop("channels", 32))
-        body = build(in_channels=features, out_channels=channels, **settings)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"head {name!r} does not take these options: {error}.", "See its constructor.") from error
-    return UpsampledHead(body, channels, classes, stride)
+        return build(in_channels=features, out_channels=channels, **settings)
+    except HEAD_FAILURES as error:
+        raise ConfigError(
+            f"head {name!r} does not take these options: {first_line(error)}.",
+            "Its constructor must take in_channels, out_channels and every option given.",
+            head=name,
+        ) from error
 
 
-def _import_head(path: str) -> Callable[..., nn.Module]:
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line without a full stop, to quote it in another."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _import_head(path: str) -> type[nn.Module]:
+    """Import a class. Only modules are taken, so that a name in a checkpoint can call nothing else."""
     module, _, attribute = path.partition(":")
     if not attribute:
         known = ", ".join(sorted(HEADS))
         raise ConfigError(f"unknown head {path!r} (known: {known}).", "Name one of them, or give package.module:Class.")
     try:
-        head: Callable[..., nn.Module] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        head = getattr(importlib.import_module(module), attribute)
+    except (ImportError, SyntaxError, NameError, *HEAD_FAILURES) as error:
         raise ConfigError(
-            f"head {path!r} cannot be imported: {error}.", "Check the path package.module:Class."
+            f"head {path!r} cannot be imported: {first_line(error)}.",
+            "Check the path package.module:Class, and that the package is installed or on PYTHONPATH.",
+            head=path,
         ) from error
+    if not (isinstance(head, type) and issubclass(head, nn.Module)):
+        raise ConfigError(
+            f"head {path!r} is not a class of torch.nn.Module.", "Derive it from torch.nn.Module.", head=path
+        )
     return head

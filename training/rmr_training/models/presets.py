@@ -1,9 +1,9 @@
-"""The whole network, and the two presets it comes in: `paper` (exact) and `edge` (ours)."""
+"""The whole network, and the presets it comes in: `paper` (exact) and the `edge` family (ours)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,7 +24,7 @@ class Preset:
     """Everything that fixes the shape of a network.
 
     Attributes:
-        name: "paper", "edge", or the caller's own.
+        name: One of `PRESETS`, or the caller's own.
         encoder: Shape of both encoders and of the decoder.
         growth: Channels that each dense layer of the fusion network adds.
         head: Name of the segmentation head, or None.
@@ -51,28 +51,35 @@ class Preset:
         return msgspec.convert(dict(metadata), cls)
 
 
+def _edge(name: str, encoder: EncoderShape, filters: tuple[int, int, int, int]) -> Preset:
+    """Make a preset of the edge family: dense fusion as wide as the features, and a DynUNet on them."""
+    options = {"filters": filters, "channels": filters[0]}
+    return Preset(name, encoder, encoder.features, "dynunet", options, tile=(96, 112, 96))
+
+
+# What the members of the edge family share, and why: docs/decisions/0001-edge-shape.md.
+_EDGE = EncoderShape(
+    stem=(16, 32),
+    stride=2,
+    width=48,
+    patch=2,
+    depths=(2, 2),
+    heads=3,
+    window=4,
+    mlp_ratio=2.0,
+    tail=16,
+    features=16,
+    decoder=16,
+)
+_SMALL = replace(_EDGE, stem=(8, 16), width=32, heads=2, features=8, decoder=8)
+_LARGE = replace(_EDGE, stem=(24, 48), width=80, heads=5, tail=24, features=24, decoder=24)
+
 PRESETS: dict[str, Preset] = {
     "paper": Preset("paper", EncoderShape()),
-    # Why these widths: docs/decisions/0001-edge-shape.md.
-    "edge": Preset(
-        "edge",
-        EncoderShape(
-            stem=(16, 32),
-            stride=2,
-            width=48,
-            patch=2,
-            depths=(2, 2),
-            heads=3,
-            window=4,
-            mlp_ratio=2.0,
-            tail=16,
-            features=16,
-            decoder=16,
-        ),
-        head="dynunet",
-        head_options={"filters": (32, 48, 64, 80), "channels": 32},
-        tile=(96, 112, 96),
-    ),
+    "edge": _edge("edge", _EDGE, (32, 48, 64, 80)),
+    # A third of the operations of `edge`, and two and a half times as many: what `edge` was chosen between.
+    "edge-small": _edge("edge-small", _SMALL, (16, 32, 48, 64)),
+    "edge-large": _edge("edge-large", _LARGE, (56, 80, 96, 128)),
 }
 
 

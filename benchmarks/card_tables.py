@@ -1,0 +1,63 @@
+"""Tables that only the model card shows; those of the README are in `tables`."""
+
+from __future__ import annotations
+
+from tables import newest, table
+
+
+def stability_table() -> str:
+    """How the lesion Dice of each fold swings over its last checkpoints."""
+    found = newest("stability")
+    if not found:
+        return "Not measured yet."
+    header = ["study", "checkpoints", "steps", "lowest Dice", "mean", "highest", "spread"]
+    rows = [
+        [
+            run["study"],
+            len(run["checkpoints"]),
+            f"{run['checkpoints'][0]['step']} to {run['checkpoints'][-1]['step']}",
+            *(f"{run[key]:.3f}" for key in ("lowest", "mean", "highest", "spread")),
+        ]
+        for run in found["runs"]
+    ]
+    return table(header, rows) + f"\n\nEach by its fold, which has not seen it, {found['precision']} ({found['date']})."
+
+
+def heads_table() -> str:
+    """Lesions outside the brain, on scans with their heads on."""
+    found = newest("heads")
+    if not found:
+        return "Not measured yet."
+    header = ["scan", "voxels (mm)", "lesions", "lesion (ml)", "outside the brain", "outside (ml)", "brain (ml)"]
+    rows = [
+        [
+            row["study"],
+            " x ".join(f"{mm:g}" for mm in row["voxels_mm"]),
+            row["lesions"],
+            f"{row['lesion_ml']:.1f}",
+            row["outside"],
+            f"{row['outside_ml']:.2f}",
+            row["brain_ml"],
+        ]
+        for row in found["studies"]
+    ]
+    note = (
+        f"n = {len(rows)} scans, none of them in any training, {found['bundle']} in {found['precision']} "
+        f"({found['date']}). There is no ground truth and no brain mask for them. The brain is the largest piece of "
+        f"what is labelled grey or white matter or lesion, cut where it is thinner than {2 * found['cut_mm']:g} mm; a "
+        f"lesion is outside when it is more than {found['near_mm']:g} mm away from it."
+    )
+    return table(header, rows) + "\n\n" + note
+
+
+def claims_table() -> str:
+    """The verdict on each claim of the method."""
+    found = newest("claims")
+    if not found:
+        return "Not measured yet."
+    names = {
+        "a": "fusion and segmentation help each other",
+        "b": "two-level constraints withstand degradation",
+        "c": "any head gains",
+    }
+    return table(["claim of the method", "verdict"], [[names[key], each] for key, each in found["claims"].items()])

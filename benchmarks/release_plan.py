@@ -1,0 +1,121 @@
+"""What is released, from which checkpoints, and what must hold before: `models/NAME.toml`, read and checked.
+
+Owns the file's contract and the rule that a real study is reported only by weights that have not seen it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rmr_training.checkpoint import read_checkpoint
+
+ROOT = Path(__file__).parent.parent
+MODELS = ROOT / "models"
+
+Row = Mapping[str, Any]
+
+
+class Fold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Weights of the released recipe that have not seen one study, and that study, a folder below RMR_DATA."""
+
+    checkpoint: str
+    study: str
+
+    @property
+    def path(self) -> Path:
+        """Return the checkpoint's file."""
+        return MODELS / self.checkpoint
+
+    @property
+    def held_out(self) -> str:
+        """Return the study's name."""
+        return Path(self.study).name
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The least or the greatest value of a figure of one study, as `bench_accuracy.py` names it."""
+
+    study: str
+    figure: str
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @property
+    def wish(self) -> str:
+        """Say what must hold."""
+        limits = (("at least", self.minimum), ("at most", self.maximum))
+        bounds = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
+        return f"{self.study}: {self.figure.replace('_', ' ')} {bounds}"
+
+    def problem(self, row: Row) -> str | None:
+        """Say how a study's figures break the gate, or None."""
+        value = row[self.figure]
+        for limit, holds, word in ((self.minimum, operator.ge, "least"), (self.maximum, operator.le, "greatest")):
+            if limit is not None and not holds(value, limit):  # NaN holds nowhere
+                return f"{self.study}: {self.figure} is {value:.3g}, the {word} that is released {limit:g}"
+        return None
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A release."""
+
+    name: str
+    version: str
+    checkpoint: str
+    card: str
+    fold: tuple[Fold, ...] = ()
+    gate: tuple[Gate, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Return the released checkpoint's file."""
+        return MODELS / self.checkpoint
+
+
+def read_plan(name: str = "ms-edge") -> Plan:
+    """Read `models/NAME.toml`."""
+    return msgspec.toml.decode((MODELS / f"{name}.toml").read_bytes(), type=Plan)
+
+
+def broken_gates(plan: Plan, rows: Sequence[Row]) -> list[str]:
+    """Return a sentence for each gate that the rows of an accuracy result break; a study without figures breaks it."""
+    by_study = {row["study"]: row for row in rows}
+    found = []
+    for gate in plan.gate:
+        row = by_study.get(gate.study)
+        problem = f"{gate.study}: no figures" if row is None else gate.problem(row)
+        found += [problem] if problem else []
+    return found
+
+
+def studies_seen(checkpoint: Path) -> frozenset[str]:
+    """Return the real studies that a checkpoint says it has learnt from."""
+    return frozenset(read_checkpoint(checkpoint).get("studies", ()))
+
+
+def broken_folds(plan: Plan) -> list[str]:
+    """Compare the folds with the released weights: the same recipe, and each without its study and with the others'."""
+    released = read_checkpoint(plan.path)
+    held_out = {fold.held_out for fold in plan.fold}
+    found = []
+    for fold in plan.fold:
+        content = read_checkpoint(fold.path)
+        different = _differences(content.get("recipe", {}), released.get("recipe", {}))
+        found += [f"{fold.checkpoint}: {key} of the recipe differs" for key in different]
+        if content["preset"] != released["preset"]:
+            found.append(f"{fold.checkpoint}: its preset differs")
+        seen = set(content.get("studies", ()))
+        if fold.held_out in seen:
+            found.append(f"{fold.checkpoint} has seen {fold.held_out}, which it reports")
+        if seen | {fold.held_out} != set(released.get("studies", ())) | held_out:
+            found.append(f"{fold.checkpoint}: its studies are not those of the released weights without its own")
+    return found
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))

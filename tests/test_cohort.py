@@ -1,0 +1,437 @@
+"""Cohorts: what is found, what is run and what is not run again, and what a failure or an interrupt leaves."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from sample_results import make_result
+from tiny_study import make_study, make_tiny, write_study
+
+from rmr_sdk.cohort import Cohort, CohortProgress, Settings, Summary, find_studies, on_ray, run_cohort
+from rmr_sdk.cohort.run import run_in_turn
+from rmr_sdk.cohort.summary import decode_summary, json_schema
+from rmr_sdk.errors import (
+    BundleError,
+    Cancelled,
+    ConfigError,
+    DeviceUnavailableError,
+    FormatError,
+    OutputError,
+    StudyError,
+)
+from rmr_sdk.io import report
+from rmr_sdk.io.nifti import read_volume, write_volume
+from rmr_sdk.io.report import decode_report
+from rmr_sdk.pipeline import Pipeline
+
+SCHEMA = Path(__file__).parents[1] / "docs" / "schemas" / "cohort.schema.json"
+DERIVED = (
+    "desc-rmr_preview.png",
+    "desc-rmr_report.html",
+    "desc-rmr_report.json",
+    "space-FLAIR_desc-fused_FLAIR.nii.gz",
+    "space-FLAIR_desc-rmr_dseg.nii.gz",
+    "space-FLAIR_label-lesion_probseg.nii.gz",
+)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Give settings that run the tiny bundle."""
+    folder = tmp_path_factory.mktemp("bundle")
+    make_tiny(folder / "tiny.zip")
+    return Settings(bundle=folder / "tiny.zip", cache_dir=folder / "cache", threads=1)
+
+
+def write_bids(root: Path, *sessions: str, contrasts: tuple[str, ...] = ("T1w", "FLAIR")) -> Path:
+    """Write a BIDS data set with the given sessions, such as "sub-01" or "sub-02/ses-A"."""
+    study = make_study()
+    for session in sessions:
+        anat = root / session / "anat"
+        anat.mkdir(parents=True)
+        for contrast in contrasts:
+            write_volume(anat / f"{session.replace('/', '_')}_{contrast}.nii.gz", study[contrast])
+    return root
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def names(cohort: Cohort) -> list[str]:
+    return [study.name for study in cohort.studies]
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with open(out / "summary.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# Finding
+
+
+def test_a_bids_data_set(tmp_path: Path) -> None:
+    for file in (
+        "sub-02/ses-B/anat/sub-02_ses-B_T1w.nii.gz",
+        "sub-02/ses-A/anat/sub-02_ses-A_FLAIR.nii",
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-03/func/sub-03_bold.nii.gz",
+        "sub-04/anat/sub-04_T2w.nii.gz",
+        "derivatives/sub-09/anat/sub-09_T1w.nii.gz",
+        "sourcedata/x/y.dcm",
+    ):
+        touch(tmp_path / file)
+    cohort = find_studies(tmp_path)
+    assert cohort.kind == "bids"
+    assert names(cohort) == ["sub-01", "sub-02_ses-A", "sub-02_ses-B"]
+    assert [study.entities for study in cohort.studies] == [("sub-01",), ("sub-02", "ses-A"), ("sub-02", "ses-B")]
+
+
+def test_a_folder_of_studies(tmp_path: Path) -> None:
+    for file in ("b/t1.nii.gz", "a folder/IM001", "c.zip", ".hidden/t1.nii.gz", "results/x/report.json", "notes.txt"):
+        touch(tmp_path / file)
+    cohort = find_studies(tmp_path, leave_out=tmp_path / "results")
+    assert (cohort.kind, names(cohort)) == ("folders", ["a folder", "b", "c.zip"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("study,t1,flair\nA,x/1.nii,x/2.nii\n\u00dc b,/y/1.nii,/y/2.nii\n", ["A", "\u00dc b"]),
+        ("\ufeffFLAIR, study ,T1\nf.nii,A,t.nii\n", ["A"]),
+        ("study,folder\nA,one\nB,two.zip\n", ["A", "B"]),
+    ],
+)
+def test_a_table(tmp_path: Path, text: str, expected: list[str]) -> None:
+    (tmp_path / "cohort.csv").write_text(text, encoding="utf-8")
+    cohort = find_studies(tmp_path / "cohort.csv")
+    assert (cohort.kind, names(cohort)) == ("csv", expected)
+    first = cohort.studies[0]
+    assert (first.folder or next(iter((first.files or {}).values()))).is_relative_to(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("study,t1\nA,x.nii\n", 'Line 2 of the table says nothing under "flair"'),
+        ("study,folder\nA,x\n,y\n", 'Line 3 of the table says nothing under "study"'),
+        ("study,folder\nA,x\nA,y\n", 'Line 3 of the table names "A" again'),
+        ("study,folder\n../A,x\n", "Line 2 of the table has a study name that cannot name a folder"),
+        ("study,folder\n.A,x\n", "a study name that cannot name a folder"),
+        ("study,folder\n", "The table holds no study"),
+        ("", "The table holds no study"),
+    ],
+)
+def test_tables_that_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "cohort.csv").write_text(text)
+    with pytest.raises(FormatError, match=words):
+        find_studies(tmp_path / "cohort.csv")
+
+
+def test_a_table_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "cohort.csv").write_bytes(b"study,folder\n\xff\xfe,x\n")
+    with pytest.raises(FormatError, match="The table cannot be read"):
+        find_studies(tmp_path / "cohort.csv")
+
+
+def test_places_without_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StudyError, match=r"is not a folder and not a \.csv file"):
+        find_studies(tmp_path / "nowhere")
+    touch(tmp_path / "t1.nii.gz")
+    with pytest.raises(StudyError, match=r"holds no study.*`rmr run`"):
+        find_studies(tmp_path)
+
+    def refuse(self: Path, *_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "glob", refuse)
+    with pytest.raises(StudyError, match="cannot be read: Permission denied"):
+        find_studies(tmp_path)
+
+
+def test_studies_hide_their_paths(tmp_path: Path) -> None:
+    write_bids(tmp_path / "DOE_JANE", "sub-01")
+    cohort = find_studies(tmp_path / "DOE_JANE")
+    assert "JANE" not in repr(cohort) + repr(cohort.studies)
+
+
+# Running
+
+
+def test_bids_in_bids_out(tmp_path: Path, settings: Settings) -> None:
+    root = write_bids(tmp_path, "sub-01", "sub-02/ses-A")
+    summary = run_cohort(find_studies(root), root, settings)
+    assert (summary.total, summary.done, summary.failed) == (2, 2, 0)
+    out = root / "derivatives" / "rmr-sdk"
+    for folder, stem in (("sub-01/anat", "sub-01"), ("sub-02/ses-A/anat", "sub-02_ses-A")):
+        assert sorted(path.name for path in (out / folder).iterdir()) == sorted(f"{stem}_{name}" for name in DERIVED)
+    labels, _ = read_volume(out / "sub-01/anat/sub-01_space-FLAIR_desc-rmr_dseg.nii.gz")
+    table = [line.split("\t") for line in (out / "dseg.tsv").read_text().splitlines()]
+    assert table[0] == ["index", "name"]
+    assert dict(table[1:])["4"] == "lesion"
+    assert 4 in np.unique(labels.data)
+    description = json.loads((out / "dataset_description.json").read_text())
+    assert description["DatasetType"] == "derivative"
+    assert description["GeneratedBy"][0]["Name"] == "RMR SDK"
+    assert "summary.*" in (out / ".bidsignore").read_text()
+    # The derivatives are no studies of the data set that now holds them.
+    assert names(find_studies(root)) == ["sub-01", "sub-02_ses-A"]
+
+
+def test_the_summary_says_what_came_out(tmp_path: Path, settings: Settings) -> None:
+    write_study(tmp_path / "in" / "a")
+    write_study(tmp_path / "in" / "b")
+    (tmp_path / "in" / "b" / "flair.nii.gz").unlink()
+    out = tmp_path / "out"
+    summary = run_cohort(find_studies(tmp_path / "in"), out, settings)
+    assert decode_summary((out / "summary.json").read_bytes()) == summary
+    good, bad = summary.studies
+    told = decode_report((out / "a" / "report.json").read_bytes())
+    assert told.lesions is not None
+    assert (good.status, good.lesions, good.report) == ("done", 1, "a/report.html")
+    assert good.lesion_ml == pytest.approx(told.lesions.total_ml, abs=1e-4)
+    assert good.warnings == told.warnings
+    assert (bad.status, bad.lesions, bad.report) == ("failed", None, None)
+    assert bad.error is not None
+    assert bad.error.startswith('StudyError: contrast "FLAIR" is missing')
+    first, second = rows(out)
+    assert (first["study"], first["status"], first["lesions"], first["error"]) == ("a", "done", "1", "")
+    assert float(first["csf_ml"]) == pytest.approx((told.tissue_ml or {})["csf"], abs=1e-4)
+    assert (second["study"], second["status"], second["lesions"]) == ("b", "failed", "")
+    assert (summary.bundle, summary.bundle_hash) == ("tiny", told.provenance.bundle_hash)
+
+
+def counting(seen: list[str]) -> Callable[[CohortProgress], None]:
+    """Return a callback that notes each study when its run begins."""
+
+    def note(progress: CohortProgress) -> None:
+        if progress.within is not None and progress.within.stage == "prepare":
+            seen.append(progress.study)
+
+    return note
+
+
+def test_only_what_has_changed_is_run_again(tmp_path: Path, settings: Settings) -> None:
+    for name in ("a", "b"):
+        write_study(tmp_path / "in" / name)
+    out, cohort = tmp_path / "out", find_studies(tmp_path / "in")
+
+    def ran(failed: int = 0, **changes: Any) -> list[str]:
+        seen: list[str] = []
+        again = run_cohort(cohort, out, dataclasses.replace(settings, **changes), progress=counting(seen))
+        assert [row.resumed for row in again.studies] == [row.study not in seen for row in again.studies]
+        assert (again.done, again.failed) == (2 - failed, failed)
+        return seen
+
+    assert ran() == ["a", "b"]
+    assert ran() == []
+    os.utime(tmp_path / "in" / "b" / "t1.nii.gz", ns=(1, 1))
+    assert ran() == ["b"]
+    (out / "a" / "fused.nii.gz").unlink()
+    assert ran() == ["a"]
+    assert ran(overlap=0.5) == ["a", "b"]
+    assert ran(overlap=0.5) == []
+    for record in (out / ".rmr-batch").iterdir():
+        record.write_text("{broken")
+    assert ran(failed=2) == ["a", "b"]  # the files that are there are of unknown origin now
+    assert ran(overwrite=True) == ["a", "b"]
+
+
+def test_a_failed_study_is_tried_again(tmp_path: Path, settings: Settings) -> None:
+    study = write_study(tmp_path / "in" / "a")
+    flair = (study / "flair.nii.gz").read_bytes()
+    (study / "flair.nii.gz").write_bytes(flair[:500])
+    cohort = find_studies(tmp_path / "in")
+    assert run_cohort(cohort, tmp_path / "out", settings).failed == 1
+    (study / "flair.nii.gz").write_bytes(flair)
+    summary = run_cohort(cohort, tmp_path / "out", settings)
+    assert (summary.done, summary.studies[0].resumed) == (1, False)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOSPC, "No space left on device")])
+def test_whatever_befalls_a_study_the_others_go_on(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    for name in ("a", "b", "c"):
+        write_study(tmp_path / "in" / name)
+    write, calls = report.write_report, []
+
+    def fail_second(folder: Path, *arguments: Any) -> None:
+        calls.append(folder)
+        if len(calls) == 2:
+            raise error
+        write(folder, *arguments)
+
+    monkeypatch.setattr(report, "write_report", fail_second)
+    summary = run_cohort(find_studies(tmp_path / "in"), tmp_path / "out", settings)
+    assert [row.status for row in summary.studies] == ["done", "failed", "done"]
+    failed = summary.studies[1].error or ""
+    assert failed.startswith(
+        ("DeviceMemoryError: the study does not fit in memory", "OutputError: the output folder/b")
+    )
+    assert str(tmp_path) not in failed
+    assert not list((tmp_path / "out").glob("b*"))
+
+
+def test_messages_name_no_path(tmp_path: Path, settings: Settings) -> None:
+    table = tmp_path / "DOE_JANE" / "cohort.csv"
+    touch(table)
+    table.write_text("study,t1,flair\nA,nowhere/t1.nii.gz,nowhere/flair.nii.gz\n")
+    folders = tmp_path / "DOE_JANE" / "folders.csv"
+    folders.write_text("study,folder\nB,nowhere\n")
+    png = write_study(tmp_path / "DOE_JANE" / "p")
+    (png / "t1.nii.gz").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(400))
+    for source, words in (
+        (table, "FormatError: the T1w file does not exist"),
+        (folders, 'StudyError: "the folder of the study" is not a folder'),
+        (tmp_path / "DOE_JANE", "FormatError: the T1w file of the folder is not a NIfTI file"),
+    ):
+        summary = run_cohort(find_studies(source), tmp_path / f"out-{source.name}", settings)
+        failed = [row.error or "" for row in summary.studies]
+        assert words in failed[0]
+        assert "JANE" not in (tmp_path / f"out-{source.name}" / "summary.json").read_text()
+
+
+def test_files_of_another_origin_are_not_replaced(tmp_path: Path, settings: Settings) -> None:
+    write_study(tmp_path / "in" / "a")
+    touch(tmp_path / "out" / "a" / "fused.nii.gz")
+    cohort = find_studies(tmp_path / "in")
+    (row,) = run_cohort(cohort, tmp_path / "out", settings).studies
+    assert "fused.nii.gz exists" in (row.error or "")
+    assert (tmp_path / "out" / "a" / "fused.nii.gz").stat().st_size == 0
+
+
+@pytest.mark.parametrize("how", ["callback between studies", "callback within a study", "Ctrl-C"])
+def test_an_interrupt_keeps_what_is_done(tmp_path: Path, settings: Settings, how: str) -> None:
+    for name in ("a", "b", "c"):
+        write_study(tmp_path / "in" / name)
+    cohort, out = find_studies(tmp_path / "in"), tmp_path / "out"
+
+    def stop(progress: CohortProgress) -> object:
+        if how == "Ctrl-C" and progress.study == "b":
+            raise KeyboardInterrupt
+        if how == "callback within a study":
+            return progress.within is None or progress.study != "b"
+        return progress.row is None
+
+    with pytest.raises((Cancelled, KeyboardInterrupt)):
+        run_cohort(cohort, out, settings, progress=stop)
+    assert [row["study"] for row in rows(out)] == ["a"]
+    assert sorted(path.name for path in out.iterdir()) == [".rmr-batch", "a", "summary.csv", "summary.json"]
+    seen: list[str] = []
+    assert run_cohort(cohort, out, settings, progress=counting(seen)).done == 3
+    assert seen == ["b", "c"]
+
+
+def test_progress_counts_studies_and_steps(tmp_path: Path, settings: Settings) -> None:
+    write_study(tmp_path / "in" / "a")
+    write_study(tmp_path / "in" / "b")
+    heard: list[CohortProgress] = []
+    run_cohort(find_studies(tmp_path / "in"), tmp_path / "out", settings, progress=heard.append)
+    assert [(each.study, each.done) for each in heard if each.row is not None] == [("a", 1), ("b", 2)]
+    assert {each.within.stage for each in heard if each.within is not None} == {"prepare", "infer", "measure"}
+    assert {each.total for each in heard} == {2}
+
+
+def test_what_stops_a_cohort_before_it_begins(tmp_path: Path, settings: Settings, monkeypatch: Any) -> None:
+    write_study(tmp_path / "in" / "a")
+    cohort = find_studies(tmp_path / "in")
+    with pytest.raises(ConfigError, match="results would go among the studies"):
+        run_cohort(cohort, tmp_path / "in", settings)
+    with pytest.raises(BundleError):
+        run_cohort(cohort, tmp_path / "out", Settings(bundle="no-such"))
+    touch(tmp_path / "file")
+    with pytest.raises(OutputError, match="is not a folder"):
+        run_cohort(cohort, tmp_path / "file", settings)
+    monkeypatch.setattr(os, "mkdir", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only")))
+    with pytest.raises(OutputError, match="Read-only"):
+        run_cohort(cohort, tmp_path / "new", settings)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "in"]
+
+
+def test_a_bundle_that_only_fuses(tmp_path: Path, settings: Settings) -> None:
+    make_tiny(tmp_path / "fuse.zip", classes=None)
+    root = write_bids(tmp_path / "bids", "sub-01")
+    fusing = dataclasses.replace(settings, bundle=tmp_path / "fuse.zip")
+    (row,) = run_cohort(find_studies(root), tmp_path / "out", fusing).studies
+    assert (row.status, row.lesions, row.tissue_ml, row.lesions_by_location) == ("done", None, None, None)
+    assert not list(tmp_path.glob("out/**/*dseg*"))
+
+
+def test_a_summary_with_locations(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = make_result()
+    lesions = tuple(dataclasses.replace(each, location="infratentorial") for each in result.lesions or ())
+    placed = dataclasses.replace(result, lesions=lesions)
+    monkeypatch.setattr(Pipeline, "run", lambda *_, **__: placed)
+    write_study(tmp_path / "in" / "a")
+    (row,) = run_cohort(find_studies(tmp_path / "in"), tmp_path / "out", settings).studies
+    assert row.lesions_by_location is not None
+    assert row.lesions_by_location["infratentorial"] == 1
+    assert rows(tmp_path / "out")[0]["infratentorial"] == "1"
+
+
+def test_the_schema_in_docs_is_the_one_in_the_code() -> None:
+    assert SCHEMA.read_text(encoding="utf-8").strip() == json_schema(), "see rmr_sdk/cohort/summary.py for the command"
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"{}", b"[]"])
+def test_summaries_that_cannot_be_read(data: bytes) -> None:
+    with pytest.raises(FormatError, match="The summary breaks its schema"):
+        decode_summary(data)
+
+
+# On a cluster
+
+
+def test_without_ray(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    write_study(tmp_path / "in" / "a")
+    with pytest.raises(
+        DeviceUnavailableError, match=r'Ray is not installed. Install it with: pip install "rmr-sdk\[ray\]"'
+    ):
+        run_cohort(find_studies(tmp_path / "in"), tmp_path / "out", settings, executor=on_ray.RayExecutor())
+
+
+def test_a_cluster_that_does_not_answer(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        def init(self, **_: Any) -> None:
+            raise ConnectionError("nobody there")
+
+        def shutdown(self) -> None:
+            pass
+
+    monkeypatch.setattr(on_ray, "_load_ray", lambda: (Silent(), None))
+    write_study(tmp_path / "in" / "a")
+    executor = on_ray.RayExecutor("ray://nowhere:1")
+    with pytest.raises(DeviceUnavailableError, match="no Ray cluster answers"):
+        run_cohort(find_studies(tmp_path / "in"), tmp_path / "out", settings, executor=executor)
+
+
+def test_another_executor_gives_the_same(tmp_path: Path, settings: Settings) -> None:
+    """Rows may come in any order; the summary has that of the cohort."""
+    for name in ("a", "b"):
+        write_study(tmp_path / "in" / name)
+    cohort = find_studies(tmp_path / "in")
+
+    def backwards(settings: Settings, out: Path, studies: Any, step: Any) -> Any:
+        return run_in_turn(settings, out, studies[::-1], step)
+
+    summaries: list[Summary] = [
+        run_cohort(cohort, tmp_path / name, settings, executor=executor)
+        for name, executor in (("x", None), ("y", backwards))
+    ]
+    first, second = ([msgspec.structs.replace(row, seconds=0) for row in each.studies] for each in summaries)
+    assert first == second

@@ -1,0 +1,120 @@
+"""Calibration of the lesion class: one offset of its score, chosen on synthetic patches of held-out lesion donors.
+
+Networks are trained on patches where lesions are far more frequent than in a head, and on losses that weigh them; the
+arg-max of their scores then finds too much or too little. A voxel is called a lesion where
+
+    score(lesion) + offset > max of the other scores
+
+and the offset that gives the best lesion Dice over all validation patches is added to the bias of the head's last
+convolution: nothing changes at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rmr_sdk.errors import ConfigError, StudyError
+
+from .data import LabelMap, Patches
+from .models import RmrFusion
+from .validation import VALIDATION_SEED
+
+LIMIT = 4.0
+"""Largest offset; e^4 is a factor of 55 in the odds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was found.
+
+    Attributes:
+        offset: To add to the score of the lesion class.
+        dice_before: Lesion Dice over all patches together, without it.
+        dice_after: The same, with it.
+        patches: Patches that were looked at.
+    """
+
+    offset: float
+    dice_before: float
+    dice_after: float
+    patches: int
+
+
+def calibrate(network: RmrFusion, maps: Sequence[LabelMap], side: int = 64, patches: int = 48) -> Calibration:
+    """Find the offset of the lesion class (the last one) with the best Dice, and put it into the network.
+
+    Args:
+        network: Its head's last convolution takes the offset.
+        maps: Label maps of held-out donors.
+        side: Side of a patch in voxels.
+        patches: Patches to look at.
+
+    Raises:
+        ConfigError: The head does not end in a convolution with a bias a class.
+        StudyError: There is no label map, or no lesion on any patch.
+    """
+    bias = _last_bias(network)
+    if not maps:
+        raise StudyError("there is no held-out label map to calibrate on.", "Hold a donor out.")
+    margins, truth = _margins(network.eval(), Patches(maps, side, VALIDATION_SEED), patches)
+    if not bool(truth.any()):
+        raise StudyError(
+            f"no lesion on {patches} validation patches.", "Look at more of them, or hold out other donors."
+        )
+    offset, before, after = best_offset(margins, truth)
+    with torch.no_grad():
+        bias[-1] += offset
+    return Calibration(offset, before, after, patches)
+
+
+def best_offset(margins: Tensor, truth: Tensor, steps: int = 161) -> tuple[float, float, float]:
+    """Return the offset with the best Dice, and Dice without and with it.
+
+    Args:
+        margins: Score of the lesion class minus the best of the others, (n,).
+        truth: Whether it is a lesion, bool (n,).
+        steps: Offsets that are tried, from -LIMIT to LIMIT.
+    """
+    offsets = torch.linspace(-LIMIT, LIMIT, steps)
+
+    def dice(offset: Tensor) -> float:
+        predicted = margins + offset > 0
+        return float(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()).clamp(min=1))
+
+    values = torch.tensor([dice(offset) for offset in offsets])
+    best = int(values.argmax())
+    return float(offsets[best]), dice(torch.zeros(())), float(values[best])
+
+
+def _margins(network: RmrFusion, stream: Patches, patches: int) -> tuple[Tensor, Tensor]:
+    """Collect margins and truth of all voxels that could be called a lesion, or are one."""
+    margins, truth = [], []
+    with torch.inference_mode():
+        for index in range(patches):
+            t1w, flair, labels = (x[None] for x in stream.sample(index))
+            logits = network(t1w, flair).logits
+            margin = (logits[:, -1] - logits[:, :-1].amax(1)).flatten()
+            lesion = labels.flatten() == logits.shape[1] - 1
+            near = lesion | (margin > -LIMIT)
+            margins.append(margin[near])
+            truth.append(lesion[near])
+    return torch.cat(margins), torch.cat(truth)
+
+
+def _last_bias(network: RmrFusion) -> nn.Parameter:
+    convolutions = [m for m in network.head.modules() if _is_convolution(m)] if network.head is not None else []
+    last = convolutions[-1] if convolutions else None
+    if last is None or last.bias is None or len(last.bias) != len(network.preset.classes):
+        raise ConfigError(
+            f"the head {network.preset.head!r} does not end in a convolution with a bias for each class.",
+            "Calibrate such a head in its own code.",
+        )
+    return last.bias  # type: ignore[return-value]
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv3d | nn.ConvTranspose3d)

@@ -1,0 +1,44 @@
+"""Evaluation: segmentation against ground truth, fusion against both inputs and beside baselines, clean and damaged.
+
+`rmr-train evaluate` is its command; docs/evaluation.md says what every figure means and where it comes from.
+"""
+
+from .assessment import Evaluation, Plan, assess
+from .baselines import BASELINES
+from .cases import Case, load_case
+from .conditions import CLEAN, CONDITIONS, damage_study
+from .fusion_quality import FusionFigures, FusionReference
+from .network import evaluate, load_study, predict, to_table
+from .report import to_document, write_report
+from .segmentation import SMALLEST_LESION_MM3, ClassFigures, LesionFigures, compare_lesions, compare_masks
+from .subjects import BundleSubject, NetworkSubject, Outcome, Subject, open_subject
+
+__all__ = [
+    "BASELINES",
+    "CLEAN",
+    "CONDITIONS",
+    "SMALLEST_LESION_MM3",
+    "BundleSubject",
+    "Case",
+    "ClassFigures",
+    "Evaluation",
+    "FusionFigures",
+    "FusionReference",
+    "LesionFigures",
+    "NetworkSubject",
+    "Outcome",
+    "Plan",
+    "Subject",
+    "assess",
+    "compare_lesions",
+    "compare_masks",
+    "damage_study",
+    "evaluate",
+    "load_case",
+    "load_study",
+    "open_subject",
+    "predict",
+    "to_document",
+    "to_table",
+    "write_report",
+]

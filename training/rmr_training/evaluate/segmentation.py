@@ -1,0 +1,169 @@
+"""How well a segmentation agrees with a truth: overlap, volume and surfaces of any class, and lesions one by one.
+
+Overlap and distances are MONAI's. Where a mask is empty they are decided here, not left to a library:
+
+    truth, prediction    Dice    distances      sensitivity, lesion F1
+    both empty           NaN     NaN            NaN, NaN: there was nothing to find, and nothing was
+    one of them empty    0       NaN            0 and 0, or NaN and 0 where nothing was to be found
+
+NaN stands for "not defined"; means leave it out and count the rest.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from .fusion_quality import bounding_box
+
+Mask = NDArray[np.bool_]
+Spacing = tuple[float, float, float]
+
+SMALLEST_LESION_MM3 = 3.0
+"""Predicted lesions below this count neither as found nor as false; raters do not mark single voxels."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFigures:
+    """How well one class agrees with the truth.
+
+    Attributes:
+        dice: Dice overlap.
+        truth_ml: Volume of the truth.
+        predicted_ml: Volume of the prediction.
+        hausdorff95_mm: The greater of both 95th percentiles of the distances between the surfaces.
+        surface_distance_mm: Mean distance between the surfaces, both ways.
+    """
+
+    dice: float
+    truth_ml: float
+    predicted_ml: float
+    hausdorff95_mm: float
+    surface_distance_mm: float
+
+    @property
+    def volume_error_ml(self) -> float:
+        """Return by how much the prediction is larger; negative where it is smaller."""
+        return self.predicted_ml - self.truth_ml
+
+
+@dataclass(frozen=True, slots=True)
+class LesionCounts:
+    """Lesions one by one.
+
+    Attributes:
+        sensitivity: Share of the truth's lesions that were touched.
+        false_lesions: Predicted lesions that touch none of the truth.
+        lesion_f1: Harmonic mean of sensitivity and the share of predicted lesions that are true.
+    """
+
+    sensitivity: float
+    false_lesions: int
+    lesion_f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class LesionFigures:
+    """How well a lesion mask agrees with the consensus of raters.
+
+    Attributes:
+        study: Name of the study's folder.
+        dice: Dice overlap of all lesion voxels.
+        truth_ml: Lesion volume of the consensus.
+        predicted_ml: Lesion volume of the network.
+        sensitivity: Share of the consensus' lesions that were touched.
+        false_lesions: Predicted lesions that touch none of the consensus.
+        lesion_f1: Harmonic mean of sensitivity and the share of predicted lesions that are true.
+        hausdorff95_mm: 95th percentile of the surface distances.
+        surface_distance_mm: Mean of the surface distances.
+    """
+
+    study: str
+    dice: float
+    truth_ml: float
+    predicted_ml: float
+    sensitivity: float
+    false_lesions: int
+    lesion_f1: float
+    hausdorff95_mm: float
+    surface_distance_mm: float
+
+
+def compare_masks(predicted: Mask, truth: Mask, spacing_mm: Spacing) -> ClassFigures:
+    """Compare two masks (D, H, W) of one class on one grid with the given spacing."""
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    sizes = int(predicted.sum()), int(truth.sum())
+    dice = 0.0 if any(sizes) else math.nan
+    hausdorff95 = surface = math.nan
+    if all(sizes):
+        pair = _tensors(predicted, truth)
+        dice = float(compute_dice(*pair))
+        hausdorff95, surface = _distances(pair, spacing_mm)
+    return ClassFigures(dice, sizes[1] * voxel_ml, sizes[0] * voxel_ml, hausdorff95, surface)
+
+
+def count_lesions(predicted: Mask, truth: Mask, spacing_mm: Spacing) -> LesionCounts:
+    """Count the lesions found and the false ones in two masks (D, H, W).
+
+    Lesions are 26-connected; one counts as found when a single voxel of it is.
+    """
+    structure = np.ones((3, 3, 3), bool)
+    found, n_found = ndimage.label(predicted, structure)
+    real, n_real = ndimage.label(truth, structure)
+    sizes = np.bincount(found.ravel(), minlength=n_found + 1) * float(np.prod(spacing_mm))
+    counted = {i for i in range(1, n_found + 1) if sizes[i] >= SMALLEST_LESION_MM3}
+    true_found = counted & set(np.unique(found[truth]).tolist())
+    touched = len(set(np.unique(real[predicted]).tolist()) - {0})
+    sensitivity = touched / n_real if n_real else math.nan
+    precision = len(true_found) / len(counted) if counted else 0.0
+    return LesionCounts(
+        sensitivity, len(counted - true_found), _f1(sensitivity, precision, bool(n_real), bool(counted))
+    )
+
+
+def compare_lesions(study: str, predicted: Mask, truth: Mask, spacing_mm: Spacing) -> LesionFigures:
+    """Compare two lesion masks (D, H, W) on one grid with the given spacing."""
+    overall, counts = compare_masks(predicted, truth, spacing_mm), count_lesions(predicted, truth, spacing_mm)
+    return LesionFigures(
+        study=study,
+        dice=overall.dice,
+        truth_ml=overall.truth_ml,
+        predicted_ml=overall.predicted_ml,
+        sensitivity=counts.sensitivity,
+        false_lesions=counts.false_lesions,
+        lesion_f1=counts.lesion_f1,
+        hausdorff95_mm=overall.hausdorff95_mm,
+        surface_distance_mm=overall.surface_distance_mm,
+    )
+
+
+def _f1(sensitivity: float, precision: float, any_real: bool, any_found: bool) -> float:
+    if not any_real:
+        return 0.0 if any_found else math.nan
+    total = sensitivity + precision
+    return 2 * sensitivity * precision / total if total else 0.0
+
+
+def _tensors(predicted: Mask, truth: Mask) -> list[Tensor]:
+    """Return both masks (1, 1, d, h, w), cut to the box around them."""
+    box = bounding_box(predicted | truth, margin=1)
+    cut = [np.ascontiguousarray(mask[box], np.float32) for mask in (predicted, truth)]
+    return [torch.from_numpy(mask[None, None]) for mask in cut]
+
+
+def _distances(pair: list[Tensor], spacing_mm: Spacing) -> tuple[float, float]:
+    """Return the 95 % Hausdorff distance and the mean symmetric surface distance of masks that are not empty."""
+    spacing = list(spacing_mm)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 warns of an argument that it passes itself
+        hausdorff95 = compute_hausdorff_distance(*pair, percentile=95, spacing=spacing)
+        surface = compute_average_surface_distance(*pair, symmetric=True, spacing=spacing)
+    return float(hausdorff95), float(surface)
