@@ -253,6 +253,7 @@ class Pipeline:
         return check_quality(
             Examined(
                 contrasts=_in_place(study, prepared),
+                inputs=found["inputs"],
                 labels=found.get("labels"),
                 tissue=TissueLabels.of(self.manifest.classes or (), self.manifest.lesion_class or ""),
                 placement=placement,

@@ -7,12 +7,13 @@ the plane of the slices is not judged: no measure of it held on heads without th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from rmr_sdk.atlas import LEAST_SIMILARITY, Placement
+from rmr_sdk.atlas.order import compare_orders
 from rmr_sdk.geometry import Grid
 from rmr_sdk.location import OUTSIDE, TissueLabels
 from rmr_sdk.resample import resample
@@ -33,6 +34,10 @@ UNEVEN_PERCENT = 3.0
 
 GREY_OVER_WHITE = {"T1w": (None, 0.95), "FLAIR": (0.93, None)}
 """Grey over white matter, least and most: 0.70 to 0.89 in real T1w and 1.00 to 1.16 in FLAIR; 1.01 and 0.87 swapped."""
+
+MOST_GAIN_BY_EXCHANGE, LEAST_LIKE_A_HEAD = 0.03, 0.5
+"""Most that exchanging the names may gain in similarity, and least similarity of the better one. Without a segmentation
+to help, 9 real studies lose 0.21 to 0.53 by it, and come to 0.59 to 0.95 as they are."""
 
 LEAST_COVERAGE_PERCENT = 95.0
 """Least of the brain that must be in the field of view."""
@@ -56,6 +61,7 @@ class Examined:
 
     Attributes:
         contrasts: The contrasts as they were acquired, in the place where they belong.
+        inputs: The contrasts on the reference's own grid.
         labels: On the reference's own grid; None without a segmentation.
         tissue: Which label is which; None where the classes are others.
         placement: Where the atlas lies; None where it could not be looked for.
@@ -64,6 +70,7 @@ class Examined:
     """
 
     contrasts: Mapping[str, Volume]
+    inputs: Mapping[str, Volume] = field(default_factory=dict)
     labels: Volume | None = None
     tissue: TissueLabels | None = None
     placement: Placement | None = None
@@ -163,30 +170,53 @@ def _check_white(name: str, volume: Volume, white: BoolArray) -> Iterator[Qualit
 
 
 def _check_order(examined: Examined) -> Iterator[QualityCheck]:
-    """Compare grey with white matter where the atlas expects them, whatever the labels say."""
-    if examined.placement is None or examined.labels is None:
+    """Tell whether each contrast is what it is called, whatever the labels say."""
+    placement, labels = examined.placement, examined.labels
+    if placement is None or labels is None:
         return
-    grid = examined.labels.grid
-    white, grey = examined.placement.tissue(grid, examined.threads)
-    for name, volume in examined.contrasts.items():
-        if name not in GREY_OVER_WHITE:
-            continue
-        medians = [_median(volume, _on((mask, grid), volume.grid, examined.threads)) for mask in (white, grey)]
-        if medians[0] is None or medians[1] is None or medians[0] <= 0:
-            continue
-        ratio = medians[1] / medians[0]
-        least, most = GREY_OVER_WHITE[name]
-        other = "FLAIR" if name == "T1w" else "T1w"
-        yield _check(
-            "grey over white matter",
-            name,
-            (ratio, ""),
-            least=least,
-            most=most,
-            ok="Grey and white matter differ as they should in T1w and FLAIR",
-            warn=f"Grey matter is {ratio:.2f} times as bright as white matter, which is not like a {name}: "
-            f"it may be swapped with the {other}",
-        )
+    if not placement.fits:
+        yield from _check_exchange(examined)
+        return
+    masks = [(mask, labels.grid) for mask in placement.tissue(labels.grid, examined.threads)]
+    for name in [name for name in GREY_OVER_WHITE if name in examined.contrasts]:
+        volume = examined.contrasts[name]
+        white, grey = (_median(volume, _on(mask, volume.grid, examined.threads)) for mask in masks)
+        if white is not None and grey is not None and white > 0:
+            yield _check_grey_over_white(name, grey / white)
+
+
+def _check_grey_over_white(name: str, ratio: float) -> QualityCheck:
+    least, most = GREY_OVER_WHITE[name]
+    other = "FLAIR" if name == "T1w" else "T1w"
+    return _check(
+        "grey over white matter",
+        name,
+        (ratio, ""),
+        least=least,
+        most=most,
+        ok="Grey and white matter differ as they should in T1w and FLAIR",
+        warn=f"Grey matter is {ratio:.2f} times as bright as white matter, which is not like a {name}: "
+        f"it may be swapped with the {other}",
+    )
+
+
+def _check_exchange(examined: Examined) -> Iterator[QualityCheck]:
+    """Look, where the segmentation failed, whether that is because T1w and FLAIR are swapped."""
+    if not examined.inputs.keys() >= {"T1w", "FLAIR"}:
+        return
+    t1, flair = (_finite(examined.inputs[name]) for name in ("T1w", "FLAIR"))
+    found = compare_orders(t1.data, flair.data, t1.grid)
+    if found is None or max(found) < LEAST_LIKE_A_HEAD:
+        return
+    yield _check(
+        "like a head if swapped",
+        None,
+        (found[1] - found[0], ""),
+        most=MOST_GAIN_BY_EXCHANGE,
+        ok="T1w and FLAIR are not swapped",
+        warn="T1w and FLAIR look swapped: exchanged, they are more like a head "
+        f"({found[1]:.2f} against {found[0]:.2f})",
+    )
 
 
 def _check_anatomy(examined: Examined) -> Iterator[QualityCheck]:

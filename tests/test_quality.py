@@ -11,9 +11,11 @@ import pytest
 from test_location import TISSUE, template_labels
 
 from rmr_sdk.atlas.fit import fit_atlas
+from rmr_sdk.atlas.order import compare_orders
 from rmr_sdk.geometry import Grid
 from rmr_sdk.io.nifti import read_volume
 from rmr_sdk.quality import CLIPPED_PERCENT, Examined, check_quality, quality_warnings
+from rmr_sdk.resample import resample
 from rmr_sdk.result import Lesion, QualityCheck
 from rmr_sdk.study import Study
 from rmr_sdk.volume import Volume
@@ -122,6 +124,43 @@ def test_contrasts_that_were_swapped(head: Examined) -> None:
     assert first.endswith("it may be swapped with the FLAIR")
     assert second.startswith("FLAIR: grey matter is 0.7")
     assert second.endswith("it may be swapped with the T1w")
+
+
+def test_contrasts_that_were_swapped_before_a_segmentation_that_failed(head: Examined) -> None:
+    """The labels do not look like a head then; the voxels do, once their names are exchanged."""
+    labels = Volume(np.ascontiguousarray(head.labels.data[:, :, ::-1]), head.labels.affine)
+    failed = dataclasses.replace(
+        head,
+        labels=labels,
+        placement=fit_atlas(labels.data, labels.grid, (3, 4), (2,)),
+        inputs={"T1w": head.contrasts["FLAIR"], "FLAIR": head.contrasts["T1w"]},
+    )
+    assert failed.placement is not None
+    assert not failed.placement.fits
+    words = quality_warnings(check_quality(failed))
+    assert any(
+        each.startswith("T1w and FLAIR look swapped: exchanged, they are more like a head (0.") for each in words
+    )
+    rightly = dataclasses.replace(failed, inputs=head.contrasts)
+    (check,) = (check for check in check_quality(rightly) if check.name == "like a head if swapped")
+    assert check.status == "ok"
+    assert check.value < -0.1
+
+
+@pytest.mark.parametrize("spoil", [np.zeros_like, np.ones_like], ids=["empty", "flat"])
+def test_nothing_is_said_of_the_order_of_nothing(head: Examined, spoil: Callable[[np.ndarray], np.ndarray]) -> None:
+    data = spoil(head.contrasts["T1w"].data)
+    assert compare_orders(data, data, head.contrasts["T1w"].grid) is None
+
+
+@pytest.mark.parametrize("name", ["open_ms/patient19", "open_ms_raw/patient12_study1"])
+def test_the_order_of_real_contrasts(data_dir: Path, name: str) -> None:
+    study = Study.from_folder(data_dir / name)
+    flair = study["FLAIR"]
+    t1 = resample(study["T1w"].data, study["T1w"].grid, flair.grid, "linear")
+    found = compare_orders(t1, flair.data, flair.grid)
+    assert found is not None
+    assert found[0] > found[1] + 0.1
 
 
 def test_thick_slices(head: Examined) -> None:

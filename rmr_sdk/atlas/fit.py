@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,12 +60,16 @@ def fit_atlas(labels: npt.NDArray[np.uint8], grid: Grid, white: Sequence[int], g
     Returns:
         The best place found, whether it `fits` or not; None where there is hardly any white matter.
     """
-    fine = _blocks(labels, grid, (white, grey))
+    return fit_blocks(_label_blocks(labels, grid, (white, grey)))
+
+
+def fit_blocks(fine: Blocks) -> Placement | None:
+    """Find the atlas in shares of white and grey matter per block, as `fit_atlas` does."""
     block_ml = abs(np.linalg.det(fine.affine[:3, :3])) / 1000
     if fine.tissue[0].sum() * block_ml < LEAST_WHITE_ML:
         return None
     coarse = _halved(fine)
-    fine, coarse = (replace(blocks, tissue=_smooth(blocks.tissue)) for blocks in (fine, coarse))
+    fine, coarse = (replace(blocks, tissue=smooth(blocks.tissue)) for blocks in (fine, coarse))
     points, values = _template(2, 1)
     tries = [_descend(coarse, points, values, start, _STEPS_START) for start in _starts(coarse, block_ml * 8)]
     best = max(tries, key=lambda found: _similarity(coarse, points, values, found))
@@ -74,21 +79,36 @@ def fit_atlas(labels: npt.NDArray[np.uint8], grid: Grid, white: Sequence[int], g
     return Placement(best, _similarity(fine, points, values, best))
 
 
-def _blocks(labels: npt.NDArray[np.uint8], grid: Grid, groups: Sequence[Sequence[int]]) -> Blocks:
+def _label_blocks(labels: npt.NDArray[np.uint8], grid: Grid, groups: Sequence[Sequence[int]]) -> Blocks:
     """Return the share of each group of labels in blocks of about 4 mm."""
-    sides = [max(1, round(_BLOCK_MM / spacing)) for spacing in grid.spacing_mm]
+    sides, affine = block_grid(grid)
     shares = []
     for group in groups:
         table = np.zeros(256, np.uint8)
         table[list(group)] = 1
-        sums = table[labels]
-        for axis, side in enumerate(sides):
-            sums = np.add.reduceat(sums, np.arange(0, sums.shape[axis], side), axis=axis, dtype=np.uint16)
-        shares.append(sums.astype(np.float32) / np.prod(sides))
+        shares.append(block_sums(table[labels], sides, np.uint16).astype(np.float32) / np.prod(sides))
+    return make_blocks(np.stack(shares), affine)
+
+
+def block_grid(grid: Grid) -> tuple[list[int], Affine]:
+    """Return the sides in voxels of blocks of about 4 mm, and the affine of the blocks."""
+    sides = [max(1, round(_BLOCK_MM / spacing)) for spacing in grid.spacing_mm]
     affine = grid.affine.copy()
     affine[:3, :3] *= sides
     affine[:3, 3] = grid.world((np.asarray(sides) - 1) / 2)
-    tissue = np.stack(shares)
+    return sides, affine
+
+
+def block_sums(voxels: npt.NDArray[Any], sides: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return the sums over blocks; those at the far ends may be of fewer voxels."""
+    sums = voxels
+    for axis, side in enumerate(sides):
+        sums = np.add.reduceat(sums, np.arange(0, sums.shape[axis], side), axis=axis, dtype=dtype)
+    return sums
+
+
+def make_blocks(tissue: FloatArray, affine: Affine) -> Blocks:
+    """Put shares of white and grey matter, (2, d, h, w), in their place, and see where the brain goes on beyond."""
     brain = tissue.sum(axis=0) > 0.5
     ends = [(brain.take(0, axis).mean(), brain.take(-1, axis).mean()) for axis in range(3)]
     return Blocks(tissue, affine, *(np.array([end[side] > _CUT_SHARE for end in ends]) for side in (0, 1)))
@@ -109,7 +129,7 @@ def _halve(tissue: FloatArray) -> FloatArray:
     return halved
 
 
-def _smooth(tissue: FloatArray) -> FloatArray:
+def smooth(tissue: FloatArray) -> FloatArray:
     """Return shares smoothed by 1/4, 1/2, 1/4 along each axis."""
     for axis in (1, 2, 3):
         pad = [(1, 1) if axis == each else (0, 0) for each in range(4)]
@@ -129,8 +149,8 @@ def _template(shrink: int, stride: int) -> tuple[npt.NDArray[np.float64], FloatA
         tissue = _halve(tissue)
         affine[:3, 3] += affine[:3, :3] @ np.full(3, 0.5)
         affine[:3, :3] *= 2
-    tissue = _smooth(tissue)
-    index = np.argwhere(_smooth(_smooth(tissue)).sum(axis=0) > _SHOWN)[::stride]
+    tissue = smooth(tissue)
+    index = np.argwhere(smooth(smooth(tissue)).sum(axis=0) > _SHOWN)[::stride]
     return index @ affine[:3, :3].T + affine[:3, 3], tissue[:, index[:, 0], index[:, 1], index[:, 2]]
 
 

@@ -105,16 +105,12 @@ def _margins(network: RmrFusion, stream: Patches, patches: int) -> tuple[Tensor,
     return torch.cat(margins), torch.cat(truth)
 
 
-def _last_bias(network: RmrFusion) -> nn.Parameter:
-    convolutions = [m for m in network.head.modules() if _is_convolution(m)] if network.head is not None else []
-    last = convolutions[-1] if convolutions else None
-    if last is None or last.bias is None or len(last.bias) != len(network.preset.classes):
+def _last_bias(network: RmrFusion) -> Tensor:
+    parts = network.head.modules() if network.head is not None else ()
+    biases = [part.bias for part in parts if isinstance(part, nn.Conv3d | nn.ConvTranspose3d)]
+    if not biases or biases[-1] is None or len(biases[-1]) != len(network.preset.classes):
         raise ConfigError(
             f"the head {network.preset.head!r} does not end in a convolution with a bias for each class.",
             "Calibrate such a head in its own code.",
         )
-    return last.bias  # type: ignore[return-value]
-
-
-def _is_convolution(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv3d | nn.ConvTranspose3d)
+    return biases[-1]

@@ -104,8 +104,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     kept = {k: v for k, v in read_checkpoint(options.checkpoint).items() if k in ("step", "recipe", "studies")}
     save_checkpoint(options.out, network, "joint", {**kept, "calibration": asdict(found)})
     print(
-        f"{options.out}: lesion offset {found.offset:+.2f}, lesion Dice {found.dice_before:.3f} to {found.dice_after:.3f} "
-        f"on {found.patches} synthetic patches"
+        f"{options.out}: lesion offset {found.offset:+.2f}, lesion Dice {found.dice_before:.3f} to "
+        f"{found.dice_after:.3f} on {found.patches} synthetic patches"
     )
 
 

@@ -6,7 +6,6 @@ air that it is background. A study without a mask serves the autoencoder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,9 +93,9 @@ def load_real_study(folder: Path, labelled: bool) -> RealStudy:
         mask = _lesion_mask(folder, study["FLAIR"].grid, axes, grid) if labelled else None
     except InputError as error:
         raise type(error)(f"study {folder.name}: {error.problem}", error.fix, study=folder.name) from error
-    foreground = (images > 0).any(0)
+    foreground = np.asarray((images > 0).any(0))
     labels = None if mask is None else torch.from_numpy(np.where(mask, LESION, np.where(foreground, UNKNOWN, 0)))
-    places = np.argwhere((images > _TISSUE).any(0)[::4, ::4, ::4]) * 4
+    places = np.argwhere(np.asarray((images > _TISSUE).any(0))[::4, ::4, ::4]) * 4
     return RealStudy(
         folder.name,
         torch.from_numpy(images),
@@ -183,10 +182,10 @@ def cut_patch(study: RealStudy, side: int, generator: Generator, ranges: RealRan
 
 
 def _centre(draw: Draw, study: RealStudy, side: int, ranges: RealRanges) -> Tensor:
-    places: Sequence[NDArray[np.int64]] = study.brain
+    places = study.brain
     if len(study.lesions) and draw.chance(ranges.lesion_centred):
         places = study.lesions
-    voxel = torch.from_numpy(np.asarray(places[draw.integer(0, len(places) - 1)])).float()
+    voxel = torch.from_numpy(places[draw.integer(0, len(places) - 1)]).float()
     reach = side // 4
     return voxel + torch.tensor([draw.integer(-reach, reach) for _ in range(3)]).float()
 
