@@ -90,7 +90,8 @@ def run_all(options: argparse.Namespace, budget: Budget, place: Place) -> dict[s
         synthetic_patches(check, place.device), real_patches(real, budget.side, place.device) if real else {}
     )
     rows, runs = [], {}
-    todo = [(arm, seed) for seed in range(options.seeds) for arm in ARMS]
+    chosen = [arm for arm in ARMS if arm.name in (options.arms or [each.name for each in ARMS])]
+    todo = [(arm, seed) for seed in range(options.seeds) for arm in chosen]
     for arm, seed in sorted(todo, key=lambda run: run[0].control):
         row = train(arm, seed, budget, learn, place)
         figures = measure(arm, load_run(arm, seed, place), material, place.file(arm.name, seed, ".measures.json"))
@@ -110,7 +111,7 @@ def _report(budget: Budget, options: argparse.Namespace, rows: list[dict[str, An
         "seeds": options.seeds,
         "budget": asdict(budget),
         "held_out_donors": options.held_out,
-        "arms": [_arm_row(arm, budget) for arm in ARMS],
+        "arms": [_arm_row(arm, budget) for arm in ARMS if any(row["arm"] == arm.name for row in rows)],
         "claims": judge(comparisons),
         "comparisons": [comparison.to_row() for comparison in comparisons],
         "runs": rows,
@@ -139,6 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=200, help="steps of stage 2 and of direct arms")
     parser.add_argument("--autoencoder-steps", type=int, help="steps of stage 1 (default: those of stage 2)")
     parser.add_argument("--seeds", type=int, default=3)
+    names = [arm.name for arm in ARMS]
+    parser.add_argument("--arms", nargs="+", choices=names, metavar="ARM", help="only these, of " + ", ".join(names))
     parser.add_argument("--batch", type=int, default=defaults["batch"], help="patches a step")
     parser.add_argument("--side", type=int, default=defaults["side"], help="side of a patch in voxels")
     parser.add_argument("--patches", type=int, default=defaults["patches"], help="patches in the pool to learn from")

@@ -53,7 +53,8 @@ def render(plan: Plan) -> str:
         card=read_card(ROOT / plan.card),
         preset=preset,
         cost=measure_cost(preset),
-        recipes=list(recipe_files(plan.name)),
+        # Without folds the weights are older than the recipes.
+        recipes=list(recipe_files(plan.name)) if all(fold.path.exists() for fold in plan.fold) else [],
         gates=[gate.wish for gate in plan.gate],
         table=lambda name: TABLES[name](),
         cases=failures["cases"],

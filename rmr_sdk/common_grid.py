@@ -24,12 +24,24 @@ _ROUNDING_MM = 1e-4  # of spacings in headers
 
 
 def choose_grid(native: Grid, manifest: Manifest) -> Grid:
-    """Return the reference's grid itself where its spacing suits the manifest, else its field of view respaced."""
-    spacing = tuple(
-        own if abs(own - wanted) <= manifest.spacing_tolerance * wanted + _ROUNDING_MM else wanted
-        for own, wanted in zip(native.spacing_mm, manifest.spacing_mm, strict=True)
-    )
-    return native if spacing == native.spacing_mm else native.respaced(spacing)
+    """Return the reference's grid itself where its spacing suits the manifest, else its field of view in other voxels.
+
+    Axis by axis: a suitable spacing stays; thick slices are divided into whole parts of suitable spacing, so that each
+    acquired slice is a slice of the common grid; anything else gets the manifest's spacing.
+    """
+    parts = [_parts(own, wanted, manifest) for own, wanted in zip(native.spacing_mm, manifest.spacing_mm, strict=True)]
+    divided = native if max(parts) <= 1 else native.subdivided([max(part, 1) for part in parts])
+    if min(parts) > 0:
+        return divided
+    kept = zip(parts, divided.spacing_mm, manifest.spacing_mm, strict=True)
+    return divided.respaced([own if part else wanted for part, own, wanted in kept])
+
+
+def _parts(own_mm: float, wanted_mm: float, manifest: Manifest) -> int:
+    """Return how many parts of suitable spacing a voxel has along an axis; 0 where no whole number suits."""
+    parts = max(round(own_mm / wanted_mm), 1)
+    apart = abs(own_mm / parts - wanted_mm)
+    return parts if apart <= manifest.spacing_tolerance * wanted_mm + _ROUNDING_MM else 0
 
 
 def place_scans(

@@ -154,12 +154,12 @@ def _touching(mask: BoolArray, index: Index, offsets: Sequence[tuple[int, int, i
 def _offsets(spacing_mm: Sequence[float], reach_mm: float) -> list[tuple[int, int, int]]:
     """Return the offsets of all voxels whose boxes are at most `reach_mm` from that of the centre, nearest first."""
     sides = [range(-count, count + 1) for count in (int(reach_mm / spacing) + 1 for spacing in spacing_mm)]
-    gaps = {}
-    for offset in itertools.product(*sides):
-        between = np.maximum(np.abs(offset) - 1, 0) * spacing_mm
-        gaps[offset] = (float(np.linalg.norm(between)), float(np.linalg.norm(np.multiply(offset, spacing_mm))))
-    within = [offset for offset, (gap, _) in gaps.items() if gap <= reach_mm + 1e-6]
-    return sorted(within, key=lambda offset: (gaps[offset][1], offset))
+    within = []
+    for d, h, w in itertools.product(*sides):
+        gap_mm = float(np.linalg.norm(np.maximum(np.abs((d, h, w)) - 1, 0) * spacing_mm))
+        if gap_mm <= reach_mm + 1e-6:
+            within.append((float(np.linalg.norm(np.multiply((d, h, w), spacing_mm))), (d, h, w)))
+    return [offset for _, offset in sorted(within)]
 
 
 def _without_specks(mask: BoolArray, least_voxels: float) -> BoolArray:

@@ -133,6 +133,8 @@ def test_what_is_no_head_does_not_fit() -> None:
         assert not found.fits
         assert found.similarity < LEAST_SIMILARITY
     assert fit_atlas(np.zeros(grid.shape, np.uint8), grid, WHITE, GREY) is None
+    slices = Grid((200, 200, 2), np.diag([1.0, 1.0, 20.0, 1.0]))
+    assert fit_atlas(np.full(slices.shape, 3, np.uint8), slices, WHITE, GREY) is None
 
 
 def test_only_this_much_of_a_head_upside_down(template: tuple[np.ndarray, Grid, Placement]) -> None:

@@ -191,11 +191,8 @@ def check(arm: Arm, network: RmrFusion | DirectNetwork, side: int) -> None:
 def cost(arm: Arm) -> tuple[int, float]:
     """Return an arm's parameters and its kMAC a voxel, of all that it computes for its output."""
     network = build(arm, 0).eval()
-    used: list[nn.Module] = [network]
-    if isinstance(network, RmrFusion):
-        used = [network.autoencoder] if arm.kind == "autoencoder" else [network]
-    tile = torch.zeros(1, 1, 32, 32, 32)
+    part: nn.Module = network.autoencoder if arm.kind == "autoencoder" else network  # type: ignore[assignment]
+    tile = torch.zeros(1, 1, 32, 32, 32, device="meta")
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        (network.autoencoder if arm.kind == "autoencoder" else network)(tile, tile)
-    parameters = sum(p.numel() for module in used for p in module.parameters())
-    return parameters, counter.get_total_flops() / 2 / tile.numel() / 1000
+        part.to("meta")(tile, tile)
+    return sum(p.numel() for p in part.parameters()), counter.get_total_flops() / 2 / tile.numel() / 1000

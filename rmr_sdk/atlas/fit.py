@@ -34,6 +34,7 @@ _STEPS_START, _STEPS_COARSE, _STEPS_FINE = 5, 8, 4
 _STRIDE_FINE = 4  # of the points at 4 mm: neighbours say the same
 _DAMPING = 1e-3
 _TINY = 1e-9
+_LEAST_BLOCKS = 4  # along each axis
 _CUT_SHARE = 0.08  # of a face of the field of view that is brain: the brain goes on beyond it
 _SHOWN = 0.02
 
@@ -58,7 +59,7 @@ def fit_atlas(labels: npt.NDArray[np.uint8], grid: Grid, white: Sequence[int], g
         grey: Labels of grey matter.
 
     Returns:
-        The best place found, whether it `fits` or not; None where there is hardly any white matter.
+        The best place found, whether it `fits` or not; None where there is hardly any white matter, or hardly a slice.
     """
     return fit_blocks(_label_blocks(labels, grid, (white, grey)))
 
@@ -66,7 +67,7 @@ def fit_atlas(labels: npt.NDArray[np.uint8], grid: Grid, white: Sequence[int], g
 def fit_blocks(fine: Blocks) -> Placement | None:
     """Find the atlas in shares of white and grey matter per block, as `fit_atlas` does."""
     block_ml = abs(np.linalg.det(fine.affine[:3, :3])) / 1000
-    if fine.tissue[0].sum() * block_ml < LEAST_WHITE_ML:
+    if fine.tissue[0].sum() * block_ml < LEAST_WHITE_ML or min(fine.tissue.shape[1:]) < _LEAST_BLOCKS:
         return None
     coarse = _halved(fine)
     fine, coarse = (replace(blocks, tissue=smooth(blocks.tissue)) for blocks in (fine, coarse))
@@ -135,7 +136,7 @@ def smooth(tissue: FloatArray) -> FloatArray:
         pad = [(1, 1) if axis == each else (0, 0) for each in range(4)]
         padded = np.pad(tissue, pad, mode="edge")
         low, high = (np.delete(padded, ends, axis) for ends in ([-2, -1], [0, 1]))
-        tissue = (low + 2 * tissue + high) / 4
+        tissue = ((low + 2 * tissue + high) / 4).astype(np.float32)
     return tissue
 
 
@@ -175,7 +176,8 @@ def _starts(blocks: Blocks, block_ml: float) -> list[Affine]:
 
 def _descend(blocks: Blocks, points: npt.NDArray[np.float64], values: FloatArray, start: Affine, steps: int) -> Affine:
     """Improve a map by damped Gauss-Newton steps."""
-    slopes = np.stack(np.gradient(blocks.tissue, axis=(1, 2, 3)), axis=1).reshape(-1, *blocks.tissue.shape[1:])
+    slopes = np.stack([np.gradient(blocks.tissue, axis=axis) for axis in (1, 2, 3)], axis=1)
+    slopes = slopes.reshape(-1, *blocks.tissue.shape[1:])
     everything = np.concatenate([blocks.tissue, slopes])
     back = np.linalg.inv(blocks.affine[:3, :3])
     arms = np.concatenate([points / 100, np.ones((len(points), 1))], axis=1)  # per 100 mm: all of one magnitude
@@ -218,14 +220,12 @@ def _look_up(
     index = np.linalg.solve(blocks.affine[:3, :3], (world - blocks.affine[:3, 3]).T).T
     last = np.asarray(channels.shape[1:]) - 1
     below, above = index < 0, index > last
-    seen = ~((below & blocks.open_low) | (above & blocks.open_high)).any(axis=1)
+    seen: npt.NDArray[np.bool_] = ~np.any((below & blocks.open_low) | (above & blocks.open_high), axis=1)
     inside = ~(below | above).any(axis=1)
     corner = np.clip(np.floor(index), 0, np.maximum(last - 1, 0)).astype(np.intp)
     share = np.clip(index - corner, 0, 1)
-    flat, strides = (
-        channels.reshape(len(channels), -1),
-        np.array([channels.shape[2] * channels.shape[3], channels.shape[3], 1]),
-    )
+    flat = channels.reshape(len(channels), -1)
+    strides = np.array([channels.shape[2] * channels.shape[3], channels.shape[3], 1])
     base = corner @ strides
     found = np.zeros((len(channels), len(world)))
     for steps in np.ndindex(2, 2, 2):

@@ -66,4 +66,5 @@ def _blur(blocks: FloatArray) -> FloatArray:
     blurred = blocks[None]
     for _ in range(_LOCAL_STEPS):
         blurred = smooth(blurred)
-    return blurred[0]
+    within: FloatArray = blurred[0]
+    return within

@@ -59,7 +59,7 @@ def make_batch(tile: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
     return t1w, flair, torch.from_numpy(labels[None]).to(torch.uint8)
 
 
-def train(network: RmrFusion, batch: tuple[Tensor, Tensor, Tensor], steps: int = 4) -> list[float]:
+def train(network: RmrFusion, batch: tuple[Tensor, Tensor, Tensor], steps: int = 3) -> list[float]:
     """Take a few steps of the joint stage and return their losses."""
     network.autoencoder.requires_grad_(False)
     parameters = [p for p in network.parameters() if p.requires_grad]
