@@ -41,6 +41,8 @@ bench: $(VENV)/.bench  ## run the benchmarks, write benchmarks/results and the t
 	$(BIN)/python benchmarks/bench_kernels.py
 	$(BIN)/python benchmarks/bench_pipeline.py
 	$(BIN)/python benchmarks/bench_accuracy.py
+	$(BIN)/python benchmarks/bench_alignment.py
+	$(BIN)/python benchmarks/bench_memory.py
 	$(BIN)/python benchmarks/bench_dicom.py
 	$(BIN)/python benchmarks/tables.py README.md
 	$(BIN)/python benchmarks/model_card.py

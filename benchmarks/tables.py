@@ -187,6 +187,46 @@ def kernels_table() -> str:
     return found["markdown"] if found else "Not measured yet."
 
 
+def alignment_table() -> str:
+    """What alignment did to each raw study, beside the published transform."""
+    found = newest("alignment")
+    if not found:
+        return "Not measured yet."
+    head = ("study", "done", "header to published (mm)", "ours to published (mm)", "seconds", "extra memory (MiB)")
+    rows = [
+        (
+            row["study"],
+            f"moved {row['moved_mm']} mm, {row['turned_deg']} degrees" if row["method"] == "rigid" else "header kept",
+            row["header_to_published_mm"],
+            row["ours_to_published_mm"],
+            row["seconds"],
+            row["memory_mib"],
+        )
+        for row in found["studies"]
+    ]
+    return f"{table(head, rows)}\n\n{found['machine']['cpu']}, {found['machine']['cores']} cores, {found['date']}."
+
+
+def memory_table() -> str:
+    """Peak memory of a whole run by the size of the volumes."""
+    found = newest("memory")
+    if not found:
+        return "Not measured yet."
+    rows = [
+        (
+            " x ".join(map(str, run["shape"])),
+            " x ".join(f"{side:g}" for side in run["spacing_mm"]),
+            run["peak_mib"]["read"],
+            run["peak_mib"]["saved"],
+        )
+        for run in found["runs"]
+    ]
+    head = ("voxels", "mm", "files read (MiB)", "whole run (MiB)")
+    return (
+        f"{table(head, rows)}\n\nms-edge, fp32, synthetic heads, peak resident memory of the process, {found['date']}."
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "pipeline": pipeline_table,
     "accuracy": accuracy_table,
@@ -194,6 +234,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "pareto": pareto_table,
     "robustness": robustness_table,
     "fusion": fusion_table,
+    "alignment": alignment_table,
+    "memory": memory_table,
 }
 
 

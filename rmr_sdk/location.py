@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from rmr_sdk.atlas import BRAIN, INFRATENTORIAL, VENTRICLE, Placement
 from rmr_sdk.geometry import Grid
-from rmr_sdk.postprocess import ComponentVoxels, components
+from rmr_sdk.postprocess import ComponentVoxels, bounding_box, components
 
 INFRATENTORIAL_LESION = "infratentorial"
 PERIVENTRICULAR = "periventricular"
@@ -123,17 +123,17 @@ def locate_lesions(
 
 def _cortex_beside(index: Index, grey: BoolArray, outside: BoolArray, grid: Grid) -> BoolArray:
     """Mark the voxels of cortex among the neighbours of some voxels: grey, with outer fluid near."""
-    around = np.array(_offsets(grid.spacing_mm, 0.0))
-    neighbours = (index[:, None] + around).reshape(-1, 3)
-    neighbours = neighbours[((neighbours >= 0) & (neighbours < grey.shape)).all(axis=1)]
     candidate = np.zeros(grey.shape, bool)
-    candidate[tuple(neighbours.T)] = True
+    for offset in _offsets(grid.spacing_mm, 0.0):
+        beside = index + offset
+        beside = beside[((beside >= 0) & (beside < grey.shape)).all(axis=1)]
+        candidate[tuple(beside.T)] = True
     candidate &= grey
     found = np.argwhere(candidate)
     found = found[_touching(outside, found, _offsets(grid.spacing_mm, CORTEX_MM))]
-    cortex = np.zeros(grey.shape, bool)
-    cortex[tuple(found.T)] = True
-    return cortex
+    candidate[:] = False
+    candidate[tuple(found.T)] = True
+    return candidate
 
 
 def _touching(mask: BoolArray, index: Index, offsets: Sequence[tuple[int, int, int]]) -> BoolArray:
@@ -164,10 +164,14 @@ def _offsets(spacing_mm: Sequence[float], reach_mm: float) -> list[tuple[int, in
 
 def _without_specks(mask: BoolArray, least_voxels: float) -> BoolArray:
     """Return a mask without its small components."""
-    ids = np.empty(mask.shape, np.int32)
-    found = components(mask, ids=ids)
-    large = sum(component.voxels >= least_voxels for component in found)  # they come largest first
-    return (ids > 0) & (ids <= large)
+    kept = np.zeros(mask.shape, bool)
+    box = bounding_box(mask)
+    if box is not None:
+        part = np.ascontiguousarray(mask[box])
+        ids = np.empty(part.shape, np.int32)
+        large = sum(found.voxels >= least_voxels for found in components(part, ids=ids))  # the largest come first
+        kept[box] = (ids > 0) & (ids <= large)
+    return kept
 
 
 def _crop(grid: Grid, index: Index) -> tuple[Index, tuple[slice, ...]]:

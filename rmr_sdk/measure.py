@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -13,7 +14,7 @@ from rmr_sdk.atlas.fit import fit_atlas
 from rmr_sdk.geometry import Grid, reorient
 from rmr_sdk.location import Place, TissueLabels, locate_lesions
 from rmr_sdk.manifest import Manifest
-from rmr_sdk.postprocess import ComponentVoxels, bounding_box, components, count_labels
+from rmr_sdk.postprocess import Component, ComponentVoxels, bounding_box, components, count_labels
 from rmr_sdk.result import Lesion
 from rmr_sdk.volume import Volume
 
@@ -51,15 +52,9 @@ def find_lesions(
     classes, lesion_class = manifest.classes or (), manifest.lesion_class or ""
     axes = reorient(labels.grid, manifest.orientation)
     turned = np.ascontiguousarray(axes.apply(labels.data))
-    mask = turned == classes.index(lesion_class)
-    box = bounding_box(mask)
-    if box is None:
+    found, voxels = _count_lesions(turned == classes.index(lesion_class), axes.apply(probability.data))
+    if not found:
         return ()
-    origin = np.array([side.start for side in box])
-    inside = np.ascontiguousarray(mask[box])
-    ids = np.empty(inside.shape, np.int32)
-    found = components(inside, 1, np.ascontiguousarray(axes.apply(probability.data)[box]), ids)
-    voxels = ComponentVoxels.of(ids, origin)
     tissue = TissueLabels.of(classes, lesion_class)
     places: tuple[Place | None, ...] = (None,) * len(found)
     if tissue is not None and placement is not None and placement.fits:
@@ -69,7 +64,7 @@ def find_lesions(
             id=lesion.id,
             volume_ml=lesion.voxels * axes.grid.voxel_ml,
             diameter_mm=measure_diameter(index, axes.grid),
-            centroid_mm=_point(axes.grid.world(origin + lesion.centroid)),
+            centroid_mm=_point(axes.grid.world(lesion.centroid)),
             mean_probability=float(lesion.mean_probability or 0.0),
             voxels=lesion.voxels,
             location=None if place is None else place.location,
@@ -77,6 +72,21 @@ def find_lesions(
         )
         for lesion, index, place in zip(found, voxels, places, strict=True)
     )
+
+
+def _count_lesions(
+    mask: npt.NDArray[np.bool_], probability: npt.NDArray[np.float32]
+) -> tuple[list[Component], ComponentVoxels]:
+    """Return the components of a mask and their voxels, looking at the box around it alone."""
+    box = bounding_box(mask)
+    if box is None:
+        return [], ComponentVoxels(np.empty((0, 3), np.intp), np.empty(0, np.intp))
+    origin = np.array([side.start for side in box])
+    inside = np.ascontiguousarray(mask[box])
+    ids = np.empty(inside.shape, np.int32)
+    found = components(inside, 1, np.ascontiguousarray(probability[box]), ids)
+    moved = [replace(each, centroid=_point(origin + each.centroid)) for each in found]
+    return moved, ComponentVoxels.of(ids, origin)
 
 
 def measure_diameter(index: npt.NDArray[np.intp], grid: Grid) -> float:
@@ -92,7 +102,7 @@ def measure_diameter(index: npt.NDArray[np.intp], grid: Grid) -> float:
     if len(index) == 1:
         return max(grid.spacing_mm)
     edges = grid.affine[:3, :3]
-    points = index @ edges.T
+    points = index[_row_ends(index)] @ edges.T
     along = points @ _directions()
     ends = points[np.unique([along.argmin(axis=0), along.argmax(axis=0)])]
     apart = ends[:, None] - ends
@@ -100,6 +110,14 @@ def measure_diameter(index: npt.NDArray[np.intp], grid: Grid) -> float:
     pair = np.unravel_index(lengths.argmax(), lengths.shape)
     line = apart[pair] / lengths[pair]
     return float(lengths[pair] + np.linalg.norm(line @ edges))
+
+
+def _row_ends(index: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Mark the first and the last voxel of each run along the last axis: no other can be farthest in any direction."""
+    starts = np.ones(len(index) + 1, bool)
+    starts[1:-1] = (np.diff(index[:, :2], axis=0) != 0).any(axis=1)
+    ends: npt.NDArray[np.bool_] = starts[:-1] | starts[1:]
+    return ends
 
 
 @lru_cache(maxsize=1)

@@ -149,7 +149,7 @@ def test_another_spacing_is_resampled_and_back(pipeline: Pipeline) -> None:
     assert result.labels.data.shape == grid.shape
     assert np.array_equal(result.labels.affine, grid.affine)
     assert set(np.unique(result.labels.data)) <= set(range(5))
-    assert result.provenance.geometry[0].startswith("common grid: 26 x")
+    assert result.provenance.geometry[0].startswith("common grid: 25 x 27 x 23 voxels, 1 x 1 x 1 mm, SAR")
 
 
 def test_an_oblique_left_handed_grid_keeps_its_affine_exactly(pipeline: Pipeline, make_oblique: Grid) -> None:

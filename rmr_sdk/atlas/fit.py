@@ -35,6 +35,7 @@ _STRIDE_FINE = 4  # of the points at 4 mm: neighbours say the same
 _DAMPING = 1e-3
 _TINY = 1e-9
 _LEAST_BLOCKS = 4  # along each axis
+_SAMPLES_PER_SIDE = 4  # voxels that a block is made of, along each axis: 64 in all are enough
 _CUT_SHARE = 0.08  # of a face of the field of view that is brain: the brain goes on beyond it
 _SHOWN = 0.02
 
@@ -81,13 +82,18 @@ def fit_blocks(fine: Blocks) -> Placement | None:
 
 
 def _label_blocks(labels: npt.NDArray[np.uint8], grid: Grid, groups: Sequence[Sequence[int]]) -> Blocks:
-    """Return the share of each group of labels in blocks of about 4 mm."""
-    sides, affine = block_grid(grid)
+    """Return the share of each group of labels in blocks of about 4 mm, of small voxels every n-th."""
+    sides, _ = block_grid(grid)
+    strides = [max(1, side // _SAMPLES_PER_SIDE) for side in sides]
+    affine = grid.affine.copy()
+    affine[:3, :3] *= strides
+    seen = labels[tuple(slice(None, None, stride) for stride in strides)]
+    sides, affine = block_grid(Grid((seen.shape[0], seen.shape[1], seen.shape[2]), affine))
     shares = []
     for group in groups:
         table = np.zeros(256, np.uint8)
         table[list(group)] = 1
-        shares.append(block_sums(table[labels], sides, np.uint16).astype(np.float32) / np.prod(sides))
+        shares.append(block_sums(table[seen], sides, np.uint16).astype(np.float32) / np.prod(sides))
     return make_blocks(np.stack(shares), affine)
 
 
