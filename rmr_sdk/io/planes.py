@@ -32,7 +32,11 @@ FOREGROUND_FRACTION = 0.05
 WINDOW_PERCENTILES = (0.5, 99.8)
 """Of the foreground: wide enough at the top that small bright lesions are not clipped."""
 
+TISSUE_PERCENTILE, ABOVE_TISSUE = 95.0, 1.3
+"""No white beyond 1.3 times the 95th percentile of grey matter, white matter and lesions; lesions are below that."""
+
 _SAMPLES = 400_000
+_LEAST_TISSUE = 1000
 
 Array = NDArray[Any]
 Index = tuple[int, int, int]
@@ -145,7 +149,8 @@ def build_view(result: Result) -> View:
     low, high = _foreground_box(images.get(column_title(result.reference), images["Fused"]), axes.grid)
     focus = _lesion_focus(result, labels, axes.grid) or _middle(low, high)
     box = (_combine(min, low, focus), _combine(max, high, (focus[0] + 1, focus[1] + 1, focus[2] + 1)))
-    windows = {title: _window(image) for title, image in images.items()}
+    tissue = _tissue(result, labels)
+    windows = {title: _window(image, tissue) for title, image in images.items()}
     return View(axes.grid, images, windows, labels, lesion, focus, box)
 
 
@@ -197,22 +202,43 @@ def _foreground_box(image: Array, grid: Grid) -> tuple[Index, Index]:
     return (low[0], low[1], low[2]), (high[0], high[1], high[2])
 
 
-def _window(image: Array) -> tuple[float, float]:
-    """Return the values to show black and white, robust against a few bright voxels."""
-    sample = _sample(image)
-    positive = sample[sample > 0]
+def _tissue(result: Result, labels: Array | None) -> Array | None:
+    """Return where grey matter, white matter or a lesion is, sparsely as `_sample` takes voxels."""
+    if labels is None or not result.classes:
+        return None
+    shown = [name == result.lesion_class or name.endswith("_matter") for name in result.classes]
+    table = np.zeros(256, bool)
+    table[: len(shown)] = shown
+    tissue: Array = table[labels[_sparse(labels)]].ravel()
+    return tissue if np.count_nonzero(tissue) >= _LEAST_TISSUE else None
+
+
+def _window(image: Array, tissue: Array | None) -> tuple[float, float]:
+    """Return the values to show black and white, robust against a few bright voxels.
+
+    Tissue, where it is known, bounds white: the fat of a head that was not stripped outshines its brain in T1.
+    """
+    sample = image[_sparse(image)].astype(np.float32).ravel()
+    finite = np.isfinite(sample)
+    positive = sample[finite & (sample > 0)]
     if not positive.size:
         return 0.0, 1.0
     foreground = positive[positive > FOREGROUND_FRACTION * np.percentile(positive, 99)]
     low, high = np.percentile(foreground, WINDOW_PERCENTILES)
-    return (float(low), float(high)) if high > low else (0.0, float(high))
+    if tissue is not None and (tissue & finite).any():
+        high = min(high, ABOVE_TISSUE * np.percentile(sample[tissue & finite], TISSUE_PERCENTILE))
+    return (float(low), float(high)) if high > low else (0.0, max(float(high), 1e-6))
 
 
 def _sample(image: Array) -> Array:
     """Return every n-th voxel as float32: enough of them for percentiles."""
-    step = max(1, round((image.size / _SAMPLES) ** (1 / 3)))
-    sample: Array = image[::step, ::step, ::step].astype(np.float32).ravel()
+    sample: Array = image[_sparse(image)].astype(np.float32).ravel()
     return sample[np.isfinite(sample)]
+
+
+def _sparse(image: Array) -> tuple[slice, slice, slice]:
+    step = slice(None, None, max(1, round((image.size / _SAMPLES) ** (1 / 3))))
+    return step, step, step
 
 
 def _middle(low: Index, high: Index) -> Index:
