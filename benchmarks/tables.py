@@ -222,9 +222,8 @@ def memory_table() -> str:
         for run in found["runs"]
     ]
     head = ("voxels", "mm", "files read (MiB)", "whole run (MiB)")
-    return (
-        f"{table(head, rows)}\n\nms-edge, fp32, synthetic heads, peak resident memory of the process, {found['date']}."
-    )
+    note = "ms-edge, fp32, the demo study on larger grids, peak resident memory of the process"
+    return f"{table(head, rows)}\n\n{note}, {found['date']}."
 
 
 TABLES: dict[str, Callable[[], str]] = {

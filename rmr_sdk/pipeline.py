@@ -156,9 +156,11 @@ class Pipeline:
             outputs = infer(session, slots, prepared, plan, blender, clock, progress, self._threads)
         if prepared.brain is not None:
             forget_outside(prepared.brain, outputs.labels, outputs.probability)
+        arrays = _arrays_of(outputs)
+        del blender, outputs  # each array is let go of once it is restored onto the reference's grid
         tell(progress, "measure", 0, 1)
         with clock("measure"):
-            fields, placement = self._measure(study, prepared, outputs)
+            fields, placement = self._measure(study, prepared, arrays)
         with clock("check"):
             quality = self._check(study, prepared, fields, placement)
         return Result(
@@ -223,21 +225,21 @@ class Pipeline:
         return min(slots, self._engine.slots)
 
     def _measure(
-        self, study: Study, prepared: Prepared, outputs: BlendOutputs
+        self, study: Study, prepared: Prepared, outputs: dict[str, npt.NDArray[Any]]
     ) -> tuple[dict[str, Any], Placement | None]:
         """Bring the outputs back to the reference's own grid, find the atlas there and measure the labels."""
         manifest = self.manifest
         fields: dict[str, Any] = {
-            "fused": restore_image(prepared, _present(outputs.fused)),
+            "fused": restore_image(prepared, outputs.pop("fused")),
             "inputs": _on_reference_grid(study, prepared),
         }
         if manifest.classes is None:
             return fields, None
-        labels = restore_labels(prepared, _present(outputs.labels))
+        labels = restore_labels(prepared, outputs.pop("labels"))
         fields |= {"labels": labels, "classes": manifest.classes, "tissue_ml": measure_tissue(labels, manifest)}
         if manifest.lesion_class is None:
             return fields, None
-        probability = restore_image(prepared, _present(outputs.probability))
+        probability = restore_image(prepared, outputs.pop("probability"))
         placement = place_atlas(labels, manifest)
         fields |= {
             "lesion_class": manifest.lesion_class,
@@ -297,13 +299,26 @@ def _in_place(study: Study, prepared: Prepared) -> dict[str, Volume]:
 
 
 def _on_reference_grid(study: Study, prepared: Prepared) -> dict[str, Volume]:
-    """Return the contrasts that the network saw, on the reference's own grid."""
-    return {
-        name: study[name] if name == prepared.reference else restore_image(prepared, array)
-        for name, array in prepared.arrays.items()
-    }
+    """Return the contrasts that the network saw, on the reference's own grid and in their own voxel types."""
+    seen = {prepared.reference: study[prepared.reference]}
+    for name, array in prepared.arrays.items():
+        if name not in seen:
+            restored = restore_image(prepared, array)
+            seen[name] = Volume(_as_stored(restored.data, study[name].data.dtype), restored.affine)
+    return {name: seen[name] for name in prepared.arrays}
 
 
-def _present(array: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
-    assert array is not None, "the blender was given no such output"
-    return array
+def _as_stored(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return interpolated intensities in the type they came in, rounded where that holds integers."""
+    if dtype.kind not in "iu" or array.dtype.kind in "iu":
+        return array
+    stored = np.empty_like(array, dtype)
+    for plane, rounded in zip(array, stored, strict=True):
+        rounded[...] = np.rint(plane)
+    return stored
+
+
+def _arrays_of(outputs: BlendOutputs) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays that the blender filled in; whoever takes one out is the only one that holds it."""
+    found = {name: getattr(outputs, name) for name in ("fused", "labels", "probability")}
+    return {name: array for name, array in found.items() if array is not None}

@@ -35,6 +35,7 @@ def render(found: Result, document: Path = DOCUMENT, figure: Path = FIGURE) -> N
         "claims_degraded": degraded_table,
         "claims_fusion": fusion_table,
         "claims_reconstruction": reconstruction_note,
+        "claims_longer": longer_table,
         "claims_setting": setting,
     }
     for name, make in makers.items():
@@ -144,6 +145,18 @@ def reconstruction_note(found: Result) -> str:
                 f"- `{arm['name']}` gives clean contrasts back with an SSIM of {t1w} (T1) and {flair} (FLAIR)."
             )
     return "\n".join(lines)
+
+
+def longer_table(found: Result) -> str:
+    """The same seed with more steps, where such a result is there: which way the arms are going."""
+    longer = tables.newest("claims-longer")
+    rows = []
+    for result in (found, longer) if longer else ():
+        for arm in (arm["name"] for arm in longer["arms"] if arm["kind"] != "autoencoder"):
+            runs = [run for run in _runs(result, arm) if run["seed"] < longer["seeds"]]
+            cells = [_spread([run["figures"]["dice"][name] for run in runs]) for name in _CLASSES]
+            rows.append([result["budget"]["steps"], arm, *cells])
+    return tables.table(["steps a stage", "arm", "CSF", "grey matter", "white matter", "lesion"], rows)
 
 
 def setting(found: Result) -> str:

@@ -32,7 +32,7 @@ _SURE_WHITE, _SURE_GREY = 0.9, 0.75
 
 LEAST_SIMILARITY = 0.65
 """Least correlation that counts as a fit. Seen: 0.79 to 0.99 on 34 label maps, 0.70 to 0.98 on the labels of 9 runs;
-0.40 to 0.67 with the head upside down or back to front, 0.41 to 0.57 with T1 and FLAIR swapped."""
+0.40 to 0.67 with the head upside down or back to front, 0.35 to 0.57 with T1 and FLAIR swapped."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
