@@ -135,6 +135,7 @@ class Blender:
         self.outputs = outputs
         self._plan = plan
         self._threads = threads
+        self._classes = classes
         self._due = 0
         schedule = schedule_rows(plan)
         channels = ring_channels(classes, chosen_class, complement)
@@ -190,6 +191,14 @@ class Blender:
             threads=self._threads,
         )
         self._due += 1
+
+    def background(self) -> dict[str, FloatArray]:
+        """Return predictions of a tile that went through no engine: fused value `bias`, certain class 0."""
+        predictions: dict[str, FloatArray] = {"fused": np.zeros(self._plan.tile_shape, np.float32)}
+        if self._classes:
+            predictions["probability"] = np.zeros((self._classes, *self._plan.tile_shape), np.float32)
+            predictions["probability"][0] = 1.0
+        return predictions
 
     @property
     def finished_planes(self) -> int:

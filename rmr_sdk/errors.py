@@ -111,3 +111,7 @@ class Cancelled(RmrError):  # noqa: N818 - the caller asked for it: not an error
     """The caller cancelled the run."""
 
     exit_code = 130
+
+
+class DeadlineExceeded(Cancelled):
+    """The run was not done by the deadline that the caller set."""

@@ -7,65 +7,36 @@ While the engine computes tile n, tile n + 1 is cut out and tile n - 1 is blende
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections import deque
+from typing import Protocol
 
 import numpy as np
 
 from rmr_sdk.blend import Blender, BlendOutputs
 from rmr_sdk.engines.base import Session, Tensors
-from rmr_sdk.errors import Cancelled, EngineError
+from rmr_sdk.errors import EngineError
 from rmr_sdk.foreground import Foreground
 from rmr_sdk.manifest import Manifest
 from rmr_sdk.preprocess import Prepared
 from rmr_sdk.tiles import FloatArray, TilePlan, extract_tile, plan_tiles
+from rmr_sdk.watch import Stopwatch, Watch
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run has come.
+class Arrival(Protocol):
+    """When the voxels of each tile are there, for a study that is still being acquired."""
 
-    Attributes:
-        stage: "prepare", "infer" or "measure".
-        done: Steps of the stage that are finished.
-        total: Steps of the stage in all.
-    """
+    def ready(self, index: int) -> bool:
+        """Tell whether all voxels of a tile are there."""
 
-    stage: str
-    done: int
-    total: int
+    def wait(self, index: int) -> None:
+        """Return once they are.
 
+        Raises:
+            Cancelled: Nobody is waiting for the result any more.
+        """
 
-ProgressCallback = Callable[[Progress], object]
-"""Called with the progress; a return value that is False, and nothing else, cancels the run."""
-
-
-@dataclass(slots=True)
-class Stopwatch:
-    """Wall-clock seconds by stage, added up over all times a stage was entered."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Time a `with` block as part of a stage."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
-
-
-def tell(report: ProgressCallback | None, stage: str, done: int, total: int) -> None:
-    """Report progress.
-
-    Raises:
-        Cancelled: The callback returned False.
-    """
-    if report is not None and report(Progress(stage, done, total)) is False:
-        raise Cancelled(f"the run was cancelled during {stage!r} ({done} of {total}).", stage=stage, done=done)
+    def holds(self, index: int) -> bool:
+        """Tell whether a tile, whose voxels are there, holds foreground."""
 
 
 def check_finite(predictions: Tensors, index: int) -> None:
@@ -127,8 +98,9 @@ def infer(
     plan: TilePlan,
     blender: Blender,
     clock: Stopwatch,
-    report: ProgressCallback | None,
+    watch: Watch,
     threads: int,
+    arrival: Arrival | None = None,
 ) -> BlendOutputs:
     """Run every tile through the engine and blend what it gives.
 
@@ -139,35 +111,52 @@ def infer(
         plan: The tiles.
         blender: Takes the predictions, in order.
         clock: Takes the seconds of "extract", "network" (waiting for the engine) and "blend".
-        report: Told after every tile.
+        watch: Told after every tile.
         threads: Threads that cut tiles.
+        arrival: When each tile can be cut, and whether it is worth it; None where all voxels are there.
 
     Raises:
-        Cancelled: The callback returned False.
+        Cancelled: The callback returned False, or the deadline passed.
         EngineError: The engine failed on a tile, or gave values that are not finite.
     """
     sources = {name.lower(): (array, prepared.intensity[name]) for name, array in prepared.arrays.items()}
-    shape = (1, 1, *plan.tile_shape)
-    buffers = [{name: np.empty(shape, np.float32) for name in sources} for _ in range(min(slots, len(plan.tiles)))]
-    total = len(plan.tiles)
+    shape, total = (1, 1, *plan.tile_shape), len(plan.tiles)
+    buffers = [{name: np.empty(shape, np.float32) for name in sources} for _ in range(min(slots, total))]
+    underway: deque[bool] = deque()  # whether each started tile went to the engine, the oldest first
+    started = submitted = 0
 
-    def submit(index: int) -> None:
-        inputs: dict[str, FloatArray] = buffers[index % len(buffers)]
-        with clock("extract"):
-            for name, (source, intensity) in sources.items():
-                extract_tile(source, plan.tiles[index].origin, inputs[name], intensity, threads)
-        session.submit(inputs)
+    def start() -> None:
+        nonlocal started, submitted
+        worthwhile = arrival is None or arrival.holds(started)
+        if worthwhile:
+            inputs: dict[str, FloatArray] = buffers[submitted % len(buffers)]
+            with clock("extract"):
+                for name, (source, intensity) in sources.items():
+                    extract_tile(source, plan.tiles[started].origin, inputs[name], intensity, threads)
+            session.submit(inputs)
+            submitted += 1
+        underway.append(worthwhile)
+        started += 1
 
-    tell(report, "infer", 0, total)
-    for index in range(len(buffers)):
-        submit(index)
+    def start_ready() -> None:
+        while len(underway) < len(buffers) and started < total and (arrival is None or arrival.ready(started)):
+            start()
+
+    watch.tell("infer", 0, total)
+    start_ready()
     for index in range(total):
-        with clock("network"):
-            predictions = session.collect()
-            check_finite(predictions, index)
-        if index + len(buffers) < total:
-            submit(index + len(buffers))
+        if not underway and arrival is not None:
+            with clock("arrival"):
+                arrival.wait(index)
+            start()
+        if underway.popleft():
+            with clock("network"):
+                predictions = session.collect()
+                check_finite(predictions, index)
+        else:
+            predictions = blender.background()
+        start_ready()
         with clock("blend"):
             blender.add(index, predictions["fused"], predictions.get("probability"))
-        tell(report, "infer", index + 1, total)
+        watch.tell("infer", index + 1, total)
     return blender.finish()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-import platform
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -16,24 +16,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rmr_sdk._version import __version__
-from rmr_sdk.atlas import Placement
-from rmr_sdk.blend import Blender, BlendOutputs
+from rmr_sdk.blend import BlendOutputs
 from rmr_sdk.brain_mask import forget_outside
 from rmr_sdk.bundle import Bundle
+from rmr_sdk.conclusion import Origin, Ran, conclude
 from rmr_sdk.engines import Engine, EngineInfo, open_engine
 from rmr_sdk.engines.cores import usable_cores
-from rmr_sdk.errors import ConfigError, DeviceMemoryError
-from rmr_sdk.inference import ProgressCallback, Stopwatch, infer, make_blender, plan_study, tell
-from rmr_sdk.location import TissueLabels
+from rmr_sdk.errors import ConfigError
+from rmr_sdk.geometry import Grid
+from rmr_sdk.inference import Arrival, infer, make_blender, plan_study
 from rmr_sdk.manifest import Manifest
-from rmr_sdk.measure import find_lesions, measure_tissue, place_atlas
-from rmr_sdk.preprocess import Align, NonFinite, Prepared, prepare, restore_image, restore_labels
-from rmr_sdk.quality import Examined, check_quality, quality_warnings
-from rmr_sdk.result import Provenance, QualityCheck, Result
+from rmr_sdk.planning import MemoryPlan, Pace, RunPlan
+from rmr_sdk.preprocess import Align, NonFinite, Prepared, prepare
+from rmr_sdk.result import Result
+from rmr_sdk.streaming import StreamOptions, StudyStream
 from rmr_sdk.study import Study
 from rmr_sdk.tiles import TilePlan, check_overlap
 from rmr_sdk.volume import Volume
+from rmr_sdk.watch import ProgressCallback, Stopwatch, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,6 @@ KERNEL_THREADS = 4
 
 DEFAULT_BUNDLE = "ms-edge"
 """The bundle that comes with the package and runs when none is named."""
-
-MIB = 1024 * 1024
 
 
 class Pipeline:
@@ -57,6 +55,7 @@ class Pipeline:
         self.reason = reason
         self._engine = engine
         self._max_memory_mib = max_memory_mib
+        self._pace = Pace()
         self._threads = min(KERNEL_THREADS, engine.info.threads or usable_cores())
 
     @classmethod
@@ -116,6 +115,7 @@ class Pipeline:
         non_finite: NonFinite = "error",
         brain_mask: Volume | None = None,
         progress: ProgressCallback | None = None,
+        deadline_s: float | None = None,
     ) -> Result:
         """Fuse and segment a study.
 
@@ -129,16 +129,19 @@ class Pipeline:
             brain_mask: Where the brain is, not 0, on any grid; elsewhere the network sees 0, nothing is labelled, and
                 no tile is computed.
             progress: Called between steps with a `Progress`; when it returns False, and only then, the run stops.
+            deadline_s: Seconds from now by which the run must be done; None for no deadline. A run ends early between
+                two tiles, so within the time of one tile.
 
         Raises:
             InputError: The study or an option cannot be used; nothing has been computed.
             DeviceMemoryError: The run needs more than `max_memory_mib`.
             EngineError: The engine failed, or has been closed.
             Cancelled: `progress` returned False.
+            DeadlineExceeded: The deadline passed first.
         """
+        watch, clock = Watch(progress, deadline_s), Stopwatch()
         check_overlap(overlap)
-        clock = Stopwatch()
-        tell(progress, "prepare", 0, 1)
+        watch.tell("prepare", 0, 1)
         with clock("prepare"):
             prepared = prepare(
                 study,
@@ -150,30 +153,89 @@ class Pipeline:
                 threads=self._threads,
             )
             plan = plan_study(prepared, self.manifest, overlap, self._threads)
-            blender = make_blender(prepared, plan, self.manifest, self._threads)
-            slots = self._affordable_slots(plan, blender)
-        with self._engine.session() as session:
-            outputs = infer(session, slots, prepared, plan, blender, clock, progress, self._threads)
+        outputs = self._infer(study, prepared, plan, clock, watch)
         if prepared.brain is not None:
             forget_outside(prepared.brain, outputs.labels, outputs.probability)
         arrays = _arrays_of(outputs)
-        del blender, outputs  # each array is let go of once it is restored onto the reference's grid
-        tell(progress, "measure", 0, 1)
-        with clock("measure"):
-            fields, placement = self._measure(study, prepared, arrays)
-        with clock("check"):
-            quality = self._check(study, prepared, fields, placement)
-        return Result(
-            **fields,
-            reference=prepared.reference,
-            intensity=prepared.intensity[prepared.reference],
-            quality=quality,
-            warnings=(*self._engine.warnings, *prepared.warnings, *quality_warnings(quality)),
-            alignments=prepared.alignments,
-            timings=clock.seconds,
-            provenance=self._provenance(study, prepared, plan, overlap),
-            source=study.source,
+        del outputs  # each array is let go of once it is restored onto the reference's grid
+        return self._conclude(study, prepared, plan, overlap, arrays, clock, watch)
+
+    def plan(
+        self,
+        study: Study,
+        *,
+        overlap: float = 0.25,
+        reference: str | None = None,
+        align: Align = "auto",
+        non_finite: NonFinite = "error",
+        brain_mask: Volume | None = None,
+    ) -> RunPlan:
+        """Say what `run` with the same arguments would take, without running the network on the study.
+
+        The study is prepared for it as for a run, and the first plan of a pipeline also computes tiles of zeros to
+        know their time: a few seconds at most.
+
+        Raises:
+            InputError, DeviceMemoryError, EngineError: As `run`.
+        """
+        check_overlap(overlap)
+        started = time.perf_counter()
+        prepared = prepare(
+            study,
+            self.manifest,
+            reference=reference,
+            align=align,
+            non_finite=non_finite,
+            brain_mask=brain_mask,
+            threads=self._threads,
         )
+        plan = plan_study(prepared, self.manifest, overlap, self._threads)
+        memory = MemoryPlan(study, prepared, plan, make_blender(prepared, plan, self.manifest, 1), self.manifest)
+        slots = memory.affordable_slots(self._engine.slots, self._max_memory_mib)
+        prepare_s = time.perf_counter() - started
+        if self._pace.tile_s is None:
+            self._measure_pace(slots)
+        seconds, basis = self._pace.estimate(prepare_s, len(plan.tiles), math.prod(prepared.grid.shape))
+        return RunPlan(len(plan.tiles), plan.skipped, slots, memory.memory(slots), memory.peak(slots), seconds, basis)
+
+    def stream(
+        self,
+        arriving: Mapping[str, Grid],
+        known: Mapping[str, Volume] | None = None,
+        *,
+        slice_axis: int = 2,
+        dtype: npt.DTypeLike = np.int16,
+        overlap: float = 0.25,
+        settle: float = 0.6,
+        tolerance: float = 0.02,
+        progress: ProgressCallback | None = None,
+        deadline_s: float | None = None,
+    ) -> StudyStream:
+        """Begin a study whose slices are still being acquired; tiles are computed as soon as their slices are there.
+
+        Args:
+            arriving: Contrast -> the grid that its slices will fill.
+            known: Contrasts that are complete already.
+            slice_axis: Array axis of `arriving` along which slices come, in any order.
+            dtype: Voxel type of the slices: uint8, int16, uint16 or float32.
+            overlap: As for `run`.
+            settle: Part of the slices, above 0 to 1, after which intensities are taken as known and tiles begin.
+            tolerance: Largest relative difference between the intensity scale of these slices and that of all; where it
+                is larger, all tiles are computed again at the end. 0 accepts none.
+            progress: Called as for `run`, from the stream's own thread.
+            deadline_s: As for `run`, from now on.
+
+        Returns:
+            The stream; use it as a context manager.
+
+        Raises:
+            InputError: A contrast is missing or given twice, a grid would have to be resampled, or an option cannot be
+                used.
+            EngineError: The engine has been closed.
+        """
+        check_overlap(overlap)
+        options = StreamOptions(slice_axis, np.dtype(dtype), overlap, settle, tolerance)
+        return StudyStream(self, arriving, known or {}, options, Watch(progress, deadline_s))
 
     def warmup(self) -> None:
         """Run one empty tile, so that the first study does not pay for first use."""
@@ -200,122 +262,51 @@ class Pipeline:
         info = self.engine_info
         return f"Pipeline({self.manifest.name!r}, {info.name} on {info.device}, {info.precision})"
 
-    def _affordable_slots(self, plan: TilePlan, blender: Blender) -> int:
-        """Return how many tiles may be in flight.
+    def _infer(
+        self,
+        study: Study,
+        prepared: Prepared,
+        plan: TilePlan,
+        clock: Stopwatch,
+        watch: Watch,
+        arrival: Arrival | None = None,
+    ) -> BlendOutputs:
+        """Run a plan's tiles through the engine."""
+        blender = make_blender(prepared, plan, self.manifest, self._threads)
+        memory = MemoryPlan(study, prepared, plan, blender, self.manifest)
+        slots = memory.affordable_slots(self._engine.slots, self._max_memory_mib)
+        with self._engine.session() as session:
+            return infer(session, slots, prepared, plan, blender, clock, watch, self._threads, arrival)
 
-        Raises:
-            DeviceMemoryError: Even one is too many.
-        """
-        if self._max_memory_mib is None:
-            return self._engine.slots
-        voxels = int(np.prod(plan.tile_shape))
-        channels = len(self.manifest.contrasts) + 1 + len(self.manifest.classes or ())
-        per_tile = 4 * voxels * channels
-        fixed = blender.memory_bytes + blender.outputs.nbytes
-        # An engine keeps the outputs last collected beside the tiles in flight.
-        slots = int((self._max_memory_mib * MIB - fixed) // per_tile) - 1
-        if slots < 1:
-            needed = -(-(fixed + 2 * per_tile) // MIB)
-            raise DeviceMemoryError(
-                f"this study needs {needed} MiB beside the network, and max_memory_mib is {self._max_memory_mib:g}.",
-                "Raise max_memory_mib, or choose a bundle with smaller tiles.",
-                needed_mib=needed,
-                max_memory_mib=self._max_memory_mib,
-            )
-        return min(slots, self._engine.slots)
+    def _conclude(
+        self,
+        study: Study,
+        prepared: Prepared,
+        plan: TilePlan,
+        overlap: float,
+        arrays: dict[str, npt.NDArray[Any]],
+        clock: Stopwatch,
+        watch: Watch,
+        actions: tuple[str, ...] = (),
+    ) -> Result:
+        """Make a result of what the network gave; `arrays` is emptied."""
+        watch.tell("measure", 0, 1)
+        origin = Origin(self.bundle, self.engine_info, self.reason, self._engine.warnings, self._threads)
+        result = conclude(origin, Ran(study, prepared, plan, float(overlap), actions), arrays, clock)
+        self._pace.note_run(clock.seconds, len(plan.tiles), math.prod(prepared.grid.shape))
+        return result
 
-    def _measure(
-        self, study: Study, prepared: Prepared, outputs: dict[str, npt.NDArray[Any]]
-    ) -> tuple[dict[str, Any], Placement | None]:
-        """Bring the outputs back to the reference's own grid, find the atlas there and measure the labels."""
-        manifest = self.manifest
-        fields: dict[str, Any] = {
-            "fused": restore_image(prepared, outputs.pop("fused")),
-            "inputs": _on_reference_grid(study, prepared),
-        }
-        if manifest.classes is None:
-            return fields, None
-        labels = restore_labels(prepared, outputs.pop("labels"))
-        fields |= {"labels": labels, "classes": manifest.classes, "tissue_ml": measure_tissue(labels, manifest)}
-        if manifest.lesion_class is None:
-            return fields, None
-        probability = restore_image(prepared, outputs.pop("probability"))
-        placement = place_atlas(labels, manifest)
-        fields |= {
-            "lesion_class": manifest.lesion_class,
-            "lesion_probability": probability,
-            "lesions": find_lesions(labels, probability, manifest, placement, self._threads),
-        }
-        return fields, placement
-
-    def _check(
-        self, study: Study, prepared: Prepared, found: Mapping[str, Any], placement: Placement | None
-    ) -> tuple[QualityCheck, ...]:
-        """Check the quality of what was seen and found."""
-        return check_quality(
-            Examined(
-                contrasts=_in_place(study, prepared),
-                inputs=found["inputs"],
-                labels=found.get("labels"),
-                tissue=TissueLabels.of(self.manifest.classes or (), self.manifest.lesion_class or ""),
-                placement=placement,
-                lesions=found.get("lesions"),
-                threads=self._threads,
-            )
-        )
-
-    def _provenance(self, study: Study, prepared: Prepared, plan: TilePlan, overlap: float) -> Provenance:
-        info, manifest = self.engine_info, self.manifest
-        return Provenance(
-            bundle=manifest.name,
-            bundle_version=manifest.version,
-            bundle_hash=self.bundle.hash,
-            engine=info.name,
-            engine_reason=self.reason,
-            device=info.device,
-            device_name=info.device_name,
-            precision=info.precision,
-            threads=info.threads or None,
-            overlap=float(overlap),
-            tiles=len(plan.tiles),
-            tiles_skipped=plan.skipped,
-            geometry=(*study.notes, *prepared.actions),
-            versions={
-                "rmr-sdk": __version__,
-                info.name: info.version,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-        )
-
-
-def _in_place(study: Study, prepared: Prepared) -> dict[str, Volume]:
-    """Return the contrasts as they were acquired, moved to where alignment found them."""
-    moves = {alignment.contrast: alignment.matrix for alignment in prepared.alignments}
-    return {
-        name: Volume(study[name].data, moves[name] @ study[name].affine) if name in moves else study[name]
-        for name in prepared.arrays
-    }
-
-
-def _on_reference_grid(study: Study, prepared: Prepared) -> dict[str, Volume]:
-    """Return the contrasts that the network saw, on the reference's own grid and in their own voxel types."""
-    seen = {prepared.reference: study[prepared.reference]}
-    for name, array in prepared.arrays.items():
-        if name not in seen:
-            restored = restore_image(prepared, array)
-            seen[name] = Volume(_as_stored(restored.data, study[name].data.dtype), restored.affine)
-    return {name: seen[name] for name in prepared.arrays}
-
-
-def _as_stored(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return interpolated intensities in the type they came in, rounded where that holds integers."""
-    if dtype.kind not in "iu" or array.dtype.kind in "iu":
-        return array
-    stored = np.empty_like(array, dtype)
-    for plane, rounded in zip(array, stored, strict=True):
-        rounded[...] = np.rint(plane)
-    return stored
+    def _measure_pace(self, slots: int) -> None:
+        """Time tiles of zeros, all slots busy, the first round apart."""
+        inputs = {name: np.zeros((1, 1, *self.manifest.tile_shape), np.float32) for name in self.manifest.input_names}
+        with self._engine.session() as session:
+            for _ in range(2):
+                started = time.perf_counter()
+                for _ in range(slots):
+                    session.submit(inputs)
+                for _ in range(slots):
+                    session.collect()
+                self._pace.note_tiles(time.perf_counter() - started, slots)
 
 
 def _arrays_of(outputs: BlendOutputs) -> dict[str, npt.NDArray[Any]]:

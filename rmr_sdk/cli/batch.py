@@ -13,9 +13,9 @@ from rmr_sdk.cohort.run import CohortProgress, output_root, run_cohort
 from rmr_sdk.cohort.summary import SUMMARY_FILES, StudyRow, Summary
 from rmr_sdk.cohort.worker import Settings
 from rmr_sdk.errors import InputError
-from rmr_sdk.inference import ProgressCallback
 from rmr_sdk.manifest import INTENDED_USE
 from rmr_sdk.result import format_ml
+from rmr_sdk.watch import ProgressCallback
 
 SOME_FAILED = InputError.exit_code
 """Exit code where studies failed and the others are done: what a study is given is the usual reason."""

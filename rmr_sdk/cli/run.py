@@ -11,11 +11,11 @@ from pathlib import Path
 from rmr_sdk.cli.terminal import progress_bar, say
 from rmr_sdk.engines import DEVICES, ENGINES
 from rmr_sdk.engines.base import PRECISIONS
-from rmr_sdk.inference import Progress
 from rmr_sdk.io.nifti import read_volume
 from rmr_sdk.pipeline import DEFAULT_BUNDLE, Pipeline
 from rmr_sdk.result import Result, check_save
 from rmr_sdk.study import Study
+from rmr_sdk.watch import Progress
 
 
 def add_parser(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rmr_sdk.errors import OutputError
-from rmr_sdk.inference import Progress, ProgressCallback
+from rmr_sdk.watch import Progress, ProgressCallback
 
 _STAGES = {
     "read": "Reading the study",
@@ -21,6 +21,10 @@ _STAGES = {
     "infer": "Computing tiles",
     "measure": "Measuring",
     "save": "Writing",
+    "cold": "Starting cold",
+    "warm": "Warming up",
+    "bench": "Measuring",
+    "roof": "Measuring the roofs",
 }
 
 

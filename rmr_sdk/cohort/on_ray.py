@@ -16,7 +16,7 @@ from rmr_sdk.cohort.find import CohortStudy
 from rmr_sdk.cohort.summary import StudyRow
 from rmr_sdk.cohort.worker import Settings, Worker
 from rmr_sdk.errors import DeviceUnavailableError
-from rmr_sdk.inference import Progress
+from rmr_sdk.watch import Progress
 
 LOCAL = "local"
 """In the place of an address: a cluster on this machine alone, for as long as the run takes."""

@@ -21,8 +21,8 @@ from rmr_sdk.cohort.find import Cohort, CohortStudy
 from rmr_sdk.cohort.summary import RECORDS, StudyRow, Summary, read_record, write_summary
 from rmr_sdk.cohort.worker import Settings, Worker, fingerprint
 from rmr_sdk.errors import Cancelled, ConfigError
-from rmr_sdk.inference import Progress
 from rmr_sdk.io.files import check_outputs, make_folder
+from rmr_sdk.watch import Progress
 
 DERIVATIVES = Path("derivatives") / "rmr-sdk"
 """Where the results of a BIDS data set go when they are sent to the data set itself."""

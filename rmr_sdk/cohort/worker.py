@@ -14,9 +14,9 @@ from rmr_sdk._version import __version__
 from rmr_sdk.cohort.find import CohortStudy
 from rmr_sdk.cohort.summary import Record, StudyRow, make_row, read_record, write_record
 from rmr_sdk.errors import Cancelled, RmrError
-from rmr_sdk.inference import ProgressCallback
 from rmr_sdk.pipeline import DEFAULT_BUNDLE, Pipeline
 from rmr_sdk.preprocess import Align, NonFinite
+from rmr_sdk.watch import ProgressCallback
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

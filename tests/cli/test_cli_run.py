@@ -75,7 +75,7 @@ def test_warnings_appear_on_stderr_once(
     assert printed.err.startswith("rmr: warning: ")
     assert len(printed.err.splitlines()) == 1
     assert "The engine cache cannot be written" in json.loads(printed.out)["warnings"][0]
-    assert not logging.getLogger("rmr_sdk").handlers
+    assert [type(each) for each in logging.getLogger("rmr_sdk").handlers] == [logging.NullHandler]
 
 
 def test_debug_shows_stages_and_tracebacks(rmr: Rmr, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

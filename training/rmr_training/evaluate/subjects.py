@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from rmr_sdk import Pipeline
 from rmr_sdk.engines.base import Tensors
 from rmr_sdk.errors import ConfigError, FormatError
-from rmr_sdk.inference import Stopwatch, infer, make_blender, plan_study
+from rmr_sdk.inference import infer, make_blender, plan_study
 from rmr_sdk.manifest import UNHASHED, Artifact, GoldenFile, Manifest, Normalisation, Training
 from rmr_sdk.preprocess import prepare, restore_image, restore_labels
 from rmr_sdk.study import Study
 from rmr_sdk.volume import Volume
+from rmr_sdk.watch import Stopwatch, Watch
 
 from ..checkpoint import NORMALISATION, load_network, read_checkpoint
 from ..data import ORIENTATION
@@ -130,7 +131,7 @@ class NetworkSubject:
         plan = plan_study(prepared, self.manifest, self.overlap, threads=1)
         blender = make_blender(prepared, plan, self.manifest, threads=1)
         with TorchSession(self.network) as session:
-            outputs = infer(session, 1, prepared, plan, blender, Stopwatch(), None, threads=1)
+            outputs = infer(session, 1, prepared, plan, blender, Stopwatch(), Watch(), threads=1)
         assert outputs.fused is not None, "every blender makes a fused image"
         labels = None if outputs.labels is None else restore_labels(prepared, outputs.labels).data
         return Outcome(restore_image(prepared, outputs.fused), labels, time.perf_counter() - started)
