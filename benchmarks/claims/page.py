@@ -196,7 +196,7 @@ def draw(found: Result, file: Path) -> None:
         axis.set_ylim(-0.6, len(group) - 0.3)
         axis.set_title(f"{NAMES[name]}: {found['claims'][name]}", fontsize=10, loc="left")
     axes[-1, 0].set_xlabel(
-        "difference in the direction of the claim: dots seeds, diamond mean, bar two standard errors"
+        "difference in the direction of the claim\n(dots: seeds; diamond: mean; bar: two standard errors)"
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110, metadata={"Software": None})
