@@ -5,7 +5,8 @@
 
 1. The folds were trained by the recipe of the released weights, each without the study that it reports.
 2. `bench_accuracy.py` measures every fold on its study; the figures hold the gates of `models/NAME.toml`.
-3. The released weights are exported, which proves the graph against torch, with the figures in the manifest.
+3. The released weights are exported, which proves the graph against torch, with the figures in the manifest; the
+   other precisions of the plan are made and measured against fp32, and one that is out of tolerance ends the release.
 4. Every engine at hand reproduces the golden tile. Only then the bundle replaces the shipped one.
 
 The released weights are reported on no study that they have seen. Torch computes the golden tile on one thread, so
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,6 +31,7 @@ from msgspec.structs import replace
 from release_plan import ROOT, Plan, broken_folds, broken_gates, read_plan
 
 from rmr_export import export_bundle, load_own, read_accuracy, read_card
+from rmr_export.precision.report import describe
 from rmr_export.verify import verify_bundle
 from rmr_sdk import Bundle, RmrError
 
@@ -49,7 +52,22 @@ def export(plan: Plan, figures: Path, target: Path) -> Bundle:
     """Write the bundle with its figures."""
     card = replace(read_card(ROOT / plan.card), accuracy=read_accuracy(figures))
     torch.set_num_threads(1)
-    return export_bundle(load_own(plan.path), target, name=plan.name, version=plan.version, card=card)
+    wanted = plan.precisions
+    return export_bundle(
+        load_own(plan.path),
+        target,
+        name=plan.name,
+        version=plan.version,
+        card=card,
+        precisions=("fp32", *(wanted.names if wanted else ())),
+        recipe=wanted.recipe(data_folder()) if wanted else None,
+        told=lambda made: print("\n".join(describe(made)), flush=True),
+    )
+
+
+def data_folder() -> Path:
+    """Return the folder of the studies and label maps."""
+    return Path(os.environ.get("RMR_DATA", ROOT.parent / "shared" / "data"))
 
 
 def broken_engines(bundle: Bundle) -> list[str]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from rmr_export.precision.calibration import METHOD
+from rmr_export.precision.make import Recipe
 from rmr_training.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +63,34 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return None
 
 
+class Precisions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is released beside fp32, and how it is made and measured; folders are below RMR_DATA."""
+
+    names: tuple[str, ...] = ("bf16", "fp16", "int8")
+    calibration: tuple[str, ...] = ()
+    label_maps: str | None = None
+    leave_out: tuple[str, ...] = ()
+    check: tuple[str, ...] = ()
+    method: str = METHOD
+    equalise: bool = False
+    correct_bias: bool = False
+    keep_float: tuple[str, ...] = ()
+
+    def recipe(self, data: Path) -> Recipe:
+        """Return the recipe that the export takes."""
+        return Recipe(
+            calibration=tuple(data / name for name in self.calibration),
+            label_maps=None if self.label_maps is None else data / self.label_maps,
+            leave_out=self.leave_out,
+            check=tuple(data / name for name in self.check),
+            method=self.method,
+            equalise=self.equalise,
+            correct_bias=self.correct_bias,
+            keep_float=self.keep_float,
+            fall_back=not self.keep_float,
+        )
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A release."""
 
@@ -70,6 +100,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     card: str
     fold: tuple[Fold, ...] = ()
     gate: tuple[Gate, ...] = ()
+    precisions: Precisions | None = None
 
     @property
     def path(self) -> Path:

@@ -226,7 +226,244 @@ def memory_table() -> str:
     return f"{table(head, rows)}\n\n{note}, {found['date']}."
 
 
+def peers_table() -> str:
+    """Whole studies beside other software: the same tiles, and the volume as it is."""
+    found = newest("peers")
+    if not found:
+        return "Not measured yet."
+    rows = [_peer_row(name, row, found["rows"]) for name, row in found["rows"].items()]
+    head = [
+        "arrays in, arrays out",
+        "same tiles (s)",
+        "ours faster",
+        "whole volume (s)",
+        "ours faster",
+        "peak memory (MiB)",
+        "same labels",
+    ]
+    machine = found["machine"]
+    note = (
+        f"{found['study']} ({' x '.join(map(str, found['shape']))}), {found['tiles']} tiles of "
+        f"{' x '.join(map(str, found['tile_shape']))}, overlap {found['overlap']}, median of {found['repeats']} "
+        f"interleaved runs (whole volume: {found['whole_repeats']}), {machine['cpu']}, {found['threads']} threads, "
+        f"{found['date']}. Faster: {found['conclusion'].get('best', 'rmr_sdk fp32')} against the row. Memory: same "
+        "tiles / whole volume."
+    )
+    lines = [table(head, rows), "", note]
+    lines += [f"Not measured: {name} ({reason})." for name, reason in found["unavailable"].items()]
+    return "\n".join(lines)
+
+
+def _peer_row(name: str, row: dict[str, Any], rows: dict[str, Any]) -> list[str]:
+    """Give one peer's cells; a ratio only where its labels are ours."""
+    ours = [each for each in rows.values() if each.get("gate") == [] and each["label_agreement"] >= 0.995]
+    best = min(each["box_median_s"] for each in ours)
+    whole, same = row["whole_median_s"], row["label_agreement"] >= 0.995
+    is_ours = name.startswith("rmr_sdk")
+    memory = [str(row[key]) for key in ("box_peak_mib", "whole_peak_mib") if key in row]
+    return [
+        name + (" (not gated)" if row.get("gate") else ""),
+        f"{row['box_median_s']:.1f}",
+        "" if is_ours or not same else f"{row['box_median_s'] / best:.1f} x",
+        "" if whole is None else f"{whole:.1f}",
+        "" if whole is None or not same else f"{whole / best:.1f} x",
+        " / ".join(memory),
+        f"{100 * row['label_agreement']:.2f} %",
+    ]
+
+
+PERFECT_DB = 200.0
+"""Stands for the infinite ratio of equal images."""
+
+
+def engines_table() -> str:
+    """Every engine and precision of `ms-edge`: seconds, memory and accuracy, beside torch."""
+    found = newest("engines")
+    if not found:
+        return "Not measured yet."
+    eager = next(row for row in found["rows"] if row["engine"] == "torch eager")
+
+    def study(row: dict[str, Any], overlap: str) -> str:
+        seconds = row["study_s"][overlap]
+        spread = f"{seconds['p50']:.1f}" if "p95" not in seconds else f"{seconds['p50']:.1f} ({seconds['p99']:.1f})"
+        return f"{spread}, projected" if "projected_from" in seconds else spread
+
+    def accuracy(row: dict[str, Any], figure: str, form: str) -> str:
+        values = [figures[figure] for figures in row["accuracy"].values() if figure in figures]
+        return " / ".join("same" if value >= PERFECT_DB else format(value, form) for value in values)
+
+    rows = [
+        [
+            f"{row['engine']} {row['precision']}",
+            f"{row['tile_s']['p50']:.2f}, {row['tile_s']['p95']:.2f}, {row['tile_s']['p99']:.2f}",
+            f"{eager['tile_s']['p50'] / row['tile_s']['p50']:.1f} x",
+            *(study(row, overlap) for overlap in ("0.25", "0.5")),
+            row["peak_mib"],
+            accuracy(row, "label_agreement", ".2%"),
+            accuracy(row, "fused_psnr_db", ".0f"),
+            accuracy(row, "lesion_dice", ".3f"),
+        ]
+        for row in found["rows"]
+    ]
+    header = [
+        "engine",
+        "a tile: p50, p95, p99 (s)",
+        "faster",
+        "a study, overlap 0.25 (s)",
+        "overlap 0.5 (s)",
+        "peak (MiB)",
+        "same label",
+        "fused PSNR (dB)",
+        "lesion Dice to fp32",
+    ]
+    machine, counts = found["machine"], found["rows"][0]
+    detail = next((row["detail"] for row in found["rows"] if row["detail"]), "")
+    missing = "".join(f"\n- {row['engine']} {row['precision']}: {row['reason']}" for row in found["unavailable"])
+    note = (
+        f"{found['bundle']['name']} {found['bundle']['version']}, tile {' x '.join(map(str, found['tile']))}, with all "
+        f"{machine['cores']} cores busy: {counts['tile_s']['n']} tiles of each in turns; {found['study']}, arrays in, "
+        f"arrays out, median of {counts['study_s']['0.25']['n']} runs (slowest in brackets), and for torch MONAI's "
+        f"{eager['study_s']['0.25']['tiles']} and {eager['study_s']['0.5']['tiles']} windows times its median tile, "
+        f"blending left out, beside our {counts['study_s']['0.25']['tiles']} and {counts['study_s']['0.5']['tiles']}. "
+        f"Memory is that of a process that reads and runs the study; for torch, of one tile. Accuracy is against the "
+        f"fp32 engine on patient19 / patient07, foreground of either. int8: {detail or 'not in this bundle'}. "
+        f"{machine['cpu']}, {found['date']}."
+    )
+    chosen = f"\n\n`auto` here: {found['auto']}"
+    return table(header, rows) + "\n\n" + note + chosen + (f"\n\nNot run here:\n{missing}" if missing else "")
+
+
+def paper_table() -> str:
+    """The paper preset, fusion only, beside torch eager and MONAI."""
+    found = newest("paper")
+    if not found:
+        return "Not measured yet."
+    peer, machine = found["peer"], found["machine"]
+    sides = " x ".join(map(str, found["tile"]))
+    rows: list[list[object]] = [
+        [
+            f"openvino {row['precision']}, {sides}",
+            row["tiles"],
+            f"{row['study_s']['p50']:.1f} ({row['study_s']['p99']:.1f})",
+            f"{row['ratio']:.0f} x",
+            row["peak_mib"],
+            "same" if row["fused_psnr_db"] >= PERFECT_DB else f"{row['fused_psnr_db']:.0f}",
+            f"{row['torch_db']:.0f}",
+        ]
+        for row in found["rows"]
+    ]
+    theirs = f"torch eager + MONAI, {' x '.join(map(str, peer['tile']))}"
+    rows.append([theirs, peer["tiles"], f"{peer['projected_s']:.0f}, projected from {peer['tile_s']['n']} tiles", "1"])
+    rows[-1] += ["", "", ""]
+    header = ["", "tiles", "a study (s)", "faster", "peak (MiB)", "fused PSNR to fp32 (dB)", "to torch's tile (dB)"]
+    note = (
+        f"Paper preset without a head, random weights, {found['study']}, overlap {found['overlap']}, arrays in, arrays "
+        f"out, median of {found['rows'][0]['study_s']['n']} runs (slowest in brackets) in turns with torch's tiles. "
+        f"{machine['cpu']}, {machine['cores']} cores, {found['date']}."
+    )
+    missing = "".join(f"\n- {row['engine']} {row['precision']}: {row['reason']}" for row in found["unavailable"])
+    return table(header, rows) + "\n\n" + note + (f"\n\nNot reported:\n{missing}" if missing else "")
+
+
+def plans_table() -> str:
+    """Plans of TensorRT-RTX engines by network, precision and GPU."""
+    found = newest("plans")
+    if not found:
+        return "Not measured yet."
+    header = ["network", "precision", "SM", "kernels", "attentions fused", "PReLU alone", "convolutions"]
+    header += ["modelled traffic", "engine", "build"]
+    rows = [
+        [
+            row["model"],
+            row["precision"],
+            " ".join(map(str, row["targets"])),
+            row["kernels"],
+            f"{row['fused_attentions']} of {row['attentions']}",
+            row["lone_prelus"],
+            ", ".join(f"{count} {name}" for name, count in sorted(row["convolutions"].items())),
+            f"{row['traffic'] / 1e9:.2f} GB",
+            f"{row['engine_bytes'] / 1e6:.1f} MB",
+            f"{row['build_s']:.1f} s",
+        ]
+        for row in found["engines"]
+    ]
+    note = f"{found['runtime']}, without a GPU; builds on {found['machine']['cpu']}, {found['date']}."
+    return table(header, rows) + "\n\n" + note
+
+
+def rewrites_table() -> str:
+    """What each rewrite of the graph is worth in the plan."""
+    found = newest("plans")
+    if not found.get("rewrites"):
+        return "Not measured yet."
+    header = ["step, each exact", "kernels", "attentions fused", "PReLU alone", "modelled traffic", "engine"]
+    names = {"paper": "`paper`, tile 32x128x128, no head", "edge": "`edge`, tile 96x112x96"}
+    parts = []
+    for preset, worths in found["rewrites"].items():
+        rows = [
+            [
+                worth["step"],
+                worth["kernels"],
+                f"{worth['fused']} of {worth['attentions']}",
+                worth["lone_prelus"],
+                f"{worth['traffic'] / 1e9:.2f} GB",
+                f"{worth['size'] / 1e6:.0f} MB",
+            ]
+            for worth in worths
+        ]
+        parts.append(f"{names[preset]}:\n\n{table(header, rows)}")
+    return "\n\n".join(parts) + f"\n\n{found['runtime']}, fp16, SM 86, {found['date']}."
+
+
+def quantise_table() -> str:
+    """Clipping methods, every layer in int8, and what is released."""
+    found = newest("quantise")
+    if not found:
+        return "Not measured yet."
+    head = ["every layer in int8, clipped by", "equalised", "same label", "lesion Dice to fp32", "fused (dB)"]
+    rows = [[row["method"], "yes" if row["equalised"] else "no", *_int8_cells(row)] for row in found["methods"]]
+    rows.append(["as released", "", *_int8_cells(found["released"])])
+    times, fp32 = found["tile_cpu_s"], found["tile_cpu_s"]["fp32"]
+    spent = ", ".join(f"{name} {value:.2f} ({fp32 / value:.2f} times)" for name, value in times.items())
+    note = (
+        f"Calibrated on {found['calibration_tiles']} tiles, compared with fp32 on {found['compared_tiles']} others; peak "
+        f"memory {found['calibration_peak_gib']:.1f} GiB. CPU seconds of a tile on one thread: {spent}. "
+        f"{found['machine']['cpu']}, {found['date']}."
+    )
+    return table(head, rows) + "\n\n" + note
+
+
+def groups_table() -> str:
+    """What each group of layers costs alone in int8, the costliest first."""
+    found = newest("quantise")
+    if not found or "groups" not in found:
+        return "Not measured yet."
+    kept = set(found["released"]["kept_float"])
+    rows = [
+        [row["group"], row["layers"], f"{row['strain']:.2f}", *_int8_cells(row), "yes" if row["group"] in kept else ""]
+        for row in found["groups"]
+    ]
+    head = [
+        "group alone in int8",
+        "layers",
+        "strain",
+        "same label",
+        "lesion Dice to fp32",
+        "fused (dB)",
+        "kept in float",
+    ]
+    return table(head, rows)
+
+
+def _int8_cells(row: dict[str, Any]) -> list[str]:
+    dice = f"{row['lesion_dice_to_fp32']:.4f}" if "lesion_dice_to_fp32" in row else ""
+    agreement = f"{100 * row['label_agreement']:.2f} %" if "label_agreement" in row else ""
+    return [agreement, dice, f"{row['fused_psnr_db']:.1f}"]
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "quantise": quantise_table,
+    "quantise_groups": groups_table,
     "pipeline": pipeline_table,
     "accuracy": accuracy_table,
     "kernels": kernels_table,
@@ -235,6 +472,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "fusion": fusion_table,
     "alignment": alignment_table,
     "memory": memory_table,
+    "engines": engines_table,
+    "paper": paper_table,
+    "peers": peers_table,
+    "plans": plans_table,
+    "rewrites": rewrites_table,
 }
 
 

@@ -46,6 +46,7 @@ RMR_CLONES void intensity_row(float* fused, float gain, float bias, int64_t coun
   for (int64_t i = 0; i < count; ++i) fused[i] = intensity(fused[i], gain, bias);
 }
 
+// Winner of close.h over a stretch of a row.
 void label_stretch(const Slab& slab, int64_t row, int64_t begin, int64_t count) {
   float best[kStretch];
   int32_t winner[kStretch];
@@ -88,6 +89,25 @@ void blend_row(const Slab& slab, const Prediction<P>& tile, int64_t d, int64_t h
   if (slab.last[row] == tile.tile) close_row(slab, row);
 }
 
+template <class P>
+bool finite_row(const P* values, int64_t count) {
+  bool all = true;
+  for (int64_t i = 0; i < count; ++i) all &= finite(to_float(values[i]));
+  return all;
+}
+
+// Several threads may find a flaw at once: they write the same.
+template <class P>
+void find_flaws(const Slab& slab, const Prediction<P>& tile, int64_t d, int64_t h) {
+  const int64_t skip = tile.low.w - tile.origin.w, count = tile.high.w - tile.low.w;
+  for (int32_t k = slab.complement ? 1 : 0; k < slab.classes; ++k) {
+    if (!finite_row(tile.probability_row(k, d, h) + skip, count)) __atomic_store_n(tile.flaws + 1, 1, __ATOMIC_RELAXED);
+  }
+  if (slab.fused && !finite_row(tile.fused_row(d, h) + skip, count)) {
+    __atomic_store_n(tile.flaws, 1, __ATOMIC_RELAXED);
+  }
+}
+
 }  // namespace
 
 template <class P>
@@ -98,6 +118,17 @@ void blend(const Blend<P>& op, int threads) {
     for (int64_t row = begin; row < end; ++row) {
       const Index3 at = row_start(row, covered);
       blend_row(op.slab, op.tile, low.d + at.d, low.h + at.h);
+      if (op.tile.flaws) find_flaws(op.slab, op.tile, low.d + at.d, low.h + at.h);
+    }
+  });
+}
+
+void clear(const Clear& op, int threads) {
+  const Index3& shape = op.slab.shape;
+  for_rows(shape.d * shape.h, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const Index3 at = row_start(row, shape);
+      for (int64_t w = 0; w < shape.w; ++w) op(at.d, at.h, w);
     }
   });
 }

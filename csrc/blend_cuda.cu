@@ -1,5 +1,5 @@
-// What: blending on a device: one launch adds a tile, a second one closes the rows that it was the last to cover.
-// Layout: one thread per voxel of the rows that the tile covers.
+// What: blending on a device: one launch adds a tile and closes the rows that it was the last to cover.
+// Layout: one thread per four voxels of those rows, all classes of them, so that nobody waits for another thread.
 // Source: own; arithmetic in ops/blend.h and ops/close.h.
 #include "kernels.h"
 
@@ -7,11 +7,10 @@ namespace rmr::cuda {
 
 template <class P>
 void blend(const Blend<P>& op, void* stream) {
-  const Index3 &low = op.tile.low, &high = op.tile.high;
-  const Index3 rows{high.d - low.d, high.h - low.h, op.slab.shape.w};
-  launch("blend", op, rows, stream);
-  launch("close", Close{op.slab, low, op.tile.tile}, rows, stream);
+  launch("blend", op, blend_steps(op.slab, op.tile), stream);
 }
+
+void clear(const Clear& op, void* stream) { launch("clear", op, op.slab.shape, stream); }
 
 template void blend(const Blend<float>&, void*);
 template void blend(const Blend<Half>&, void*);

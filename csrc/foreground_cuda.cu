@@ -1,5 +1,5 @@
 // What: foreground search on a device.
-// Layout: one thread per block of voxels.
+// Layout: 64 threads per block of voxels, one line each.
 // Source: own; arithmetic in ops/foreground.h.
 #include "kernels.h"
 
@@ -7,7 +7,8 @@ namespace rmr::cuda {
 
 template <class T>
 void occupancy(const Occupancy<T>& op, void* stream) {
-  launch("occupancy", op, op.blocks, stream);
+  const OccupancyTeam<T> team(op);
+  launch_teams("occupancy", team, team.teams(), stream);
 }
 
 #define RMR_INSTANTIATE(T) template void occupancy(const Occupancy<T>&, void*);

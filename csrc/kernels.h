@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "ops/close.h"
+#include "ops/blend.h"
 #include "ops/components.h"
 #include "ops/extract.h"
 #include "ops/foreground.h"
@@ -25,10 +25,13 @@ struct Component {
   double mean;  // of the probability, 0 without one
 };
 
-template <class T>
-void extract(const Extract<T>& op, int threads);
+template <class T, class O>
+void extract(const Extract<T, O>& op, int threads);
+template <class T, class O>
+void extract(const ExtractSampled<T, O>& op, int threads);
 template <class P>
 void blend(const Blend<P>& op, int threads);
+void clear(const Clear& op, int threads);
 template <class T>
 void occupancy(const Occupancy<T>& op, int threads);
 template <class T>
@@ -49,10 +52,13 @@ std::vector<Component> components(const uint8_t* labels, const Index3& shape, ui
 
 namespace cuda {
 
-template <class T>
-void extract(const Extract<T>& op, void* stream);
+template <class T, class O>
+void extract(const Extract<T, O>& op, void* stream);
+template <class T, class O>
+void extract(const ExtractSampled<T, O>& op, void* stream);
 template <class P>
 void blend(const Blend<P>& op, void* stream);
+void clear(const Clear& op, void* stream);
 template <class T>
 void occupancy(const Occupancy<T>& op, void* stream);
 template <class T>
@@ -61,7 +67,18 @@ template <class T>
 void resample(const ResampleLinear<T>& op, void* stream);
 template <class T>
 void resample(const ResampleArea<T>& op, void* stream);
+
 int device_count();
+
+// Where memory is, as the CUDA runtime sees it from the current device.
+struct Location {
+  enum Kind { kUnknown, kDevice, kShared } kind;  // kShared: managed, or page-locked memory of the host
+  int device, current;
+};
+Location locate(const void* address);
+
+// Makes what comes later on `stream` wait for what has been put on another stream of the same context so far.
+void follow(void* stream, void* other);
 
 }  // namespace cuda
 }  // namespace rmr

@@ -1,7 +1,10 @@
 # ruff: noqa: N999
 """Native kernels. Arrays are NumPy arrays, outputs are written in place, the GIL is released while an op runs.
 
-A source volume is uint8, int16, uint16 or float32 with any strides; outputs are C-contiguous. Wrong arguments raise
+A source volume is uint8, int16, uint16 or float32 with any strides; outputs are C-contiguous. `extract` writes float32
+or float16; with a `matrix` (3, 4) from indices of a `grid` to those of the source it interpolates linearly on the way.
+The ring of a blend is as wide as the volume or, on a GPU for speed, 3 wider at least and a multiple of 4; `flaws` (2,) is
+set to one where the fused image, where a probability is not finite. Wrong arguments raise
 TypeError (type of an array) or ValueError (shape, layout, range) and name the argument.
 """
 
@@ -14,20 +17,23 @@ import numpy.typing as npt
 
 built_with_cuda: bool
 # The same ops on device memory: extract, BlendTarget, occupancy and resample take any object that has
-# __cuda_array_interface__, and `stream` (a cudaStream_t as an integer) in the place of `threads`. They allocate
-# nothing and wait for nothing. Only there when built_with_cuda.
+# __cuda_array_interface__ (version 3: a stream that it names is followed), and `stream` (a cudaStream_t as an integer)
+# in the place of `threads`. They allocate nothing and wait for nothing; what CUDA reports is raised as
+# rmr_sdk.errors.DeviceError. Only there when built_with_cuda; typed in rmr_sdk.device_kernels.
 cuda: ModuleType
 
 def cuda_device_count() -> int: ...
 def extract(
     source: npt.NDArray[Any],
-    out: npt.NDArray[np.float32],
+    out: npt.NDArray[Any],
     *,
     origin: Sequence[int],
     scale: float,
     offset: float,
     low: float,
     high: float,
+    matrix: npt.NDArray[np.float64] | None = None,
+    grid: Sequence[int] | None = None,
     threads: int = 1,
 ) -> None: ...
 
@@ -63,8 +69,10 @@ class BlendTarget:
         origin: Sequence[int],
         low: Sequence[int],
         high: Sequence[int],
+        flaws: npt.NDArray[np.int32] | None = None,
         threads: int = 1,
     ) -> None: ...
+    def clear(self, *, threads: int = 1) -> None: ...
 
 def occupancy(
     source: npt.NDArray[Any],

@@ -61,6 +61,17 @@ class BlendOutputs:
         return sum(array.nbytes for array in (self.labels, self.probability, self.fused) if array is not None)
 
 
+@dataclass(frozen=True, slots=True)
+class BlendOptions:
+    """What is blended; see `Blender` for each."""
+
+    classes: int = 0
+    chosen_class: int | None = None
+    complement: bool = True
+    gain: float = 1.0
+    bias: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RowSchedule:
     """Which tile opens and closes each row, and where in the ring the row adds up in between.

@@ -18,8 +18,9 @@ import msgspec
 from rmr_sdk import _C
 from rmr_sdk._version import __version__
 from rmr_sdk.bundle import list_bundles
+from rmr_sdk.cuda import list_devices
 from rmr_sdk.engines.base import import_library
-from rmr_sdk.engines.cache import default_cache_dir
+from rmr_sdk.engines.cache import cache_limit_mib, default_cache_dir
 from rmr_sdk.engines.cores import cpu_identity, usable_cores
 from rmr_sdk.errors import DeviceUnavailableError, RmrError
 from rmr_sdk.pipeline import DEFAULT_BUNDLE, Pipeline
@@ -31,11 +32,15 @@ _CAPABILITIES = {"FP32": "fp32", "BF16": "bf16", "FP16": "fp16", "INT8": "int8"}
 
 
 class DeviceCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """A device that an engine can compute on, and the precisions that the engine says it computes in there."""
+    """A device that an engine can compute on, and the precisions that the engine says it computes in there.
+
+    `detail` is what else matters of a GPU: compute capability, multiprocessors, memory, driver; else null.
+    """
 
     device: str
     name: str
     precisions: tuple[str, ...]
+    detail: str | None = None
 
 
 class EngineCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,12 +81,13 @@ class Kernels(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cache(msgspec.Struct, frozen=True, kw_only=True):
-    """The user's cache of compiled networks."""
+    """The user's cache of compiled networks; `limit_mib` is the most that it keeps."""
 
     folder: str
     writable: bool
     entries: int
     size_mib: float
+    limit_mib: float
 
 
 class Checkup(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,7 +193,31 @@ def _probe_onnxruntime() -> EngineCheck:
     return EngineCheck(engine="onnxruntime", version=library.__version__, devices=(device,))
 
 
-_PROBES: dict[str, Callable[[], EngineCheck]] = {"openvino": _probe_openvino, "onnxruntime": _probe_onnxruntime}
+def _probe_tensorrt() -> EngineCheck:
+    from rmr_sdk.engines.tensorrt_library import find_libraries
+
+    gpus = list_devices()  # first: where there is no GPU, which TensorRT is installed does not matter
+    libraries = find_libraries()
+    devices = []
+    for gpu in gpus:
+        serving = [library.runtime for library in libraries if library.fits(gpu.compute_capability)]
+        memory = "shared with the CPU" if gpu.integrated else "of its own"
+        detail = (
+            f"compute capability {gpu.compute_capability}, {gpu.sm_count} multiprocessors, "
+            f"{gpu.total_bytes / 2**30:.1f} GiB {memory}, driver {gpu.driver}, "
+            f"served by {' and '.join(serving) or 'no TensorRT that is installed'}"
+        )
+        precisions = ("fp32", "fp16", "int8") if serving else ()
+        devices.append(DeviceCheck(device=gpu.device, name=gpu.name, precisions=precisions, detail=detail))
+    versions = ", ".join(f"{library.runtime} {library.version}" for library in libraries)
+    return EngineCheck(engine="tensorrt", version=versions, devices=tuple(devices))
+
+
+_PROBES: dict[str, Callable[[], EngineCheck]] = {
+    "openvino": _probe_openvino,
+    "tensorrt": _probe_tensorrt,
+    "onnxruntime": _probe_onnxruntime,
+}
 
 
 def _cache(folder: Path) -> Cache:
@@ -198,6 +228,7 @@ def _cache(folder: Path) -> Cache:
         writable=existing.is_dir() and os.access(existing, os.W_OK | os.X_OK),
         entries=len(sizes),
         size_mib=round(sum(sizes) / 2**20, 1),
+        limit_mib=cache_limit_mib(),
     )
 
 
@@ -234,10 +265,12 @@ def _lines(checkup: Checkup) -> Iterator[str]:
         )
         for device in engine.devices:
             yield f"          {device.device}: {device.name} ({', '.join(device.precisions)})"
+            if device.detail is not None:
+                yield f"          {device.detail}"
     yield f"Kernels:  {f'CPU and CUDA, {kernels.cuda_devices} devices' if kernels.built_with_cuda else 'CPU only'}"
     yield (
         f"Cache:    {cache.folder}, {'writable' if cache.writable else 'NOT writable'}, "
-        f"{cache.entries} networks, {cache.size_mib} MiB"
+        f"{cache.entries} networks, {cache.size_mib} MiB of at most {cache.limit_mib:g} MiB"
     )
     for bundle in checkup.bundles:
         if bundle.problem is None:

@@ -40,8 +40,11 @@ class Foreground:
         self.low: Corner = _corner(np.zeros(3) if empty else found[:, :3].min(axis=0))
         self.high: Corner = _corner(np.zeros(3) if empty else found[:, 3:].max(axis=0))
 
+    def _bounds_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return (*(-(-extent // self.block) for extent in shape), 6)
+
     def _search(self, source: AnyArray, threshold: float, threads: int) -> npt.NDArray[np.int32]:
-        bounds = np.empty([-(-extent // self.block) for extent in source.shape] + [6], np.int32)
+        bounds = np.empty(self._bounds_shape(source.shape), np.int32)
         _C.occupancy(source, bounds, threshold=threshold, block=self.block, threads=threads)
         return bounds
 

@@ -8,11 +8,12 @@ While the engine computes tile n, tile n + 1 is cut out and tile n - 1 is blende
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import asdict
 from typing import Protocol
 
 import numpy as np
 
-from rmr_sdk.blend import Blender, BlendOutputs
+from rmr_sdk.blend import Blender, BlendOptions, BlendOutputs
 from rmr_sdk.engines.base import Session, Tensors
 from rmr_sdk.errors import EngineError
 from rmr_sdk.foreground import Foreground
@@ -47,23 +48,38 @@ def check_finite(predictions: Tensors, index: int) -> None:
     """
     for name, array in predictions.items():
         if not np.isfinite(array).all():
-            raise EngineError(
-                f'the engine gave values in "{name}" of tile {index} that are not finite.',
-                "Choose a wider precision, such as fp32.",
-                output=name,
-                tile=index,
-            )
+            raise not_finite(name, index)
 
 
-def plan_study(prepared: Prepared, manifest: Manifest, overlap: float, threads: int) -> TilePlan:
+def not_finite(output: str, index: int) -> EngineError:
+    """Say which output of which tile holds NaN or infinite values."""
+    return EngineError(
+        f'the engine gave values in "{output}" of tile {index} that are not finite.',
+        "Choose a wider precision, such as fp32.",
+        output=output,
+        tile=index,
+    )
+
+
+def plan_study(
+    prepared: Prepared, manifest: Manifest, overlap: float, threads: int, foreground: Foreground | None = None
+) -> TilePlan:
     """Cover the foreground of a study with tiles, those without foreground left out.
+
+    Args:
+        prepared: The study.
+        manifest: Says what a tile is.
+        overlap: Least part of a tile that it shares with the next.
+        threads: Threads that search for foreground.
+        foreground: Where it is, where that is known already.
 
     Raises:
         ConfigError: The overlap is out of range.
     """
-    contrasts = list(prepared.arrays)
-    sources = [prepared.arrays[name] for name in contrasts]
-    foreground = Foreground(sources, [prepared.intensity[name].floor for name in contrasts], threads)
+    if foreground is None:
+        contrasts = list(prepared.arrays)
+        sources = [prepared.arrays[name] for name in contrasts]
+        foreground = Foreground(sources, [prepared.intensity[name].floor for name in contrasts], threads)
     return plan_tiles(
         foreground.low,
         foreground.high,
@@ -75,20 +91,25 @@ def plan_study(prepared: Prepared, manifest: Manifest, overlap: float, threads: 
     )
 
 
-def make_blender(prepared: Prepared, plan: TilePlan, manifest: Manifest, threads: int) -> Blender:
-    """Return a blender whose fused output is on the reference contrast's intensity scale."""
+def blend_options(prepared: Prepared, manifest: Manifest) -> BlendOptions:
+    """Say what is blended: the manifest's classes, and a fused image on the reference contrast's intensity scale."""
     classes, lesion = manifest.classes, manifest.lesion_class
     intensity = prepared.intensity[prepared.reference]
-    outputs = BlendOutputs.allocate(plan.shape, labels=classes is not None, probability=lesion is not None)
-    return Blender(
-        plan,
-        outputs,
+    return BlendOptions(
         classes=len(classes or ()),
         chosen_class=None if classes is None or lesion is None else classes.index(lesion),
         gain=1.0 / intensity.scale,
         bias=intensity.offset,
-        threads=threads,
     )
+
+
+def make_blender(prepared: Prepared, plan: TilePlan, manifest: Manifest, threads: int) -> Blender:
+    """Return a blender of `blend_options` that owns its outputs."""
+    options = blend_options(prepared, manifest)
+    outputs = BlendOutputs.allocate(
+        plan.shape, labels=manifest.classes is not None, probability=manifest.lesion_class is not None
+    )
+    return Blender(plan, outputs, **asdict(options), threads=threads)
 
 
 def infer(

@@ -118,6 +118,15 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     minimum: float | None = None
     maximum: float | None = None
 
+    def problem(self, figure: Accuracy) -> str | None:
+        """Say how a figure of this metric breaks the limit, or None where it holds; NaN never holds."""
+        where = f"{figure.metric} on {figure.study_set} is {figure.value:.5g}"
+        if self.minimum is not None and not figure.value >= self.minimum:
+            return f"{where}, below {self.minimum:g}"
+        if self.maximum is not None and not figure.value <= self.maximum:
+            return f"{where}, above {self.maximum:g}"
+        return None
+
 
 class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A data set behind the weights."""
@@ -189,6 +198,23 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def onnx_precisions(self) -> tuple[str, ...]:
         """Precisions that the bundle has an ONNX graph for."""
         return tuple(artifact.precision for artifact in self.artifacts if artifact.kind == "onnx")
+
+    def tolerance_problems(self, precision: str) -> tuple[str, ...]:
+        """Say why a precision must not be chosen unless it is asked for by name; empty where it may be.
+
+        Every figure of the precision whose metric `tolerance` limits must hold. A precision with a graph of its own,
+        fp16 or int8, needs at least one such figure: what was never measured is not within anything.
+        """
+        figures = [figure for figure in self.accuracy if figure.precision == precision]
+        pairs = [(limit, figure) for figure in figures for limit in self.tolerance if limit.metric == figure.metric]
+        if not pairs and precision in ("fp16", "int8"):
+            return (f"the accuracy of {precision} against fp32 was not measured",)
+        problems = (limit.problem(figure) for limit, figure in pairs)
+        return tuple(problem for problem in problems if problem is not None)
+
+    def within_tolerance(self, precision: str) -> bool:
+        """Tell whether a precision may be chosen automatically; `tolerance_problems` says why not."""
+        return not self.tolerance_problems(precision)
 
     def __post_init__(self) -> None:
         """Check what the schema cannot say.

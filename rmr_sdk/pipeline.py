@@ -20,6 +20,7 @@ from rmr_sdk.blend import BlendOutputs
 from rmr_sdk.brain_mask import forget_outside
 from rmr_sdk.bundle import Bundle
 from rmr_sdk.conclusion import Origin, Ran, conclude
+from rmr_sdk.device_pipeline import infer_on_device, runs_on_device
 from rmr_sdk.engines import Engine, EngineInfo, open_engine
 from rmr_sdk.engines.cores import usable_cores
 from rmr_sdk.errors import ConfigError
@@ -272,6 +273,8 @@ class Pipeline:
         arrival: Arrival | None = None,
     ) -> BlendOutputs:
         """Run a plan's tiles through the engine."""
+        if arrival is None and runs_on_device(self._engine):
+            return infer_on_device(self._engine, prepared, plan, self.manifest, clock, watch)
         blender = make_blender(prepared, plan, self.manifest, self._threads)
         memory = MemoryPlan(study, prepared, plan, blender, self.manifest)
         slots = memory.affordable_slots(self._engine.slots, self._max_memory_mib)

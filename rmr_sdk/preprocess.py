@@ -10,7 +10,7 @@ are in docs/coordinates.md and docs/alignment.md; intensities themselves are map
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -62,6 +62,7 @@ class Prepared:
         threads: Threads that resampling may use.
         alignments: How every contrast but the reference came to lie where it lies.
         brain: Where the brain mask of the caller is on `grid`; None without one.
+        scans: Contrast -> what its array was made of: a device interpolates on the fly (device_tiles.py).
     """
 
     arrays: Mapping[str, npt.NDArray[Any]]
@@ -75,6 +76,7 @@ class Prepared:
     threads: int
     alignments: tuple[Alignment, ...] = ()
     brain: npt.NDArray[np.bool_] | None = None
+    scans: Mapping[str, Scan] = field(default_factory=dict)
 
 
 def prepare(
@@ -139,6 +141,7 @@ def prepare(
         threads=threads,
         alignments=alignments,
         brain=brain,
+        scans=scans,
     )
 
 

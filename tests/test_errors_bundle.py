@@ -254,7 +254,7 @@ def test_target_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"engine": "caffe"}, ConfigError, 'There is no engine "caffe". Choose one of "auto", "openvino", "onnxrun'),
+        ({"engine": "caffe"}, ConfigError, 'There is no engine "caffe". Choose one of "auto", "openvino", "tensorrt'),
         ({"device": "tpu"}, ConfigError, 'There is no device "tpu". Choose one of "auto", "cpu", "gpu", "npu"'),
         ({"precision": "fp8"}, ConfigError, 'There is no precision "fp8". Choose one of "auto", "fp32", "bf16"'),
         ({"threads": 0}, ConfigError, "threads is 0. Pass a whole number from 1"),

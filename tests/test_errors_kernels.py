@@ -10,7 +10,7 @@ import pytest
 
 from rmr_sdk import _C
 from rmr_sdk.blend import Blender, BlendOutputs
-from rmr_sdk.errors import ConfigError
+from rmr_sdk.errors import ConfigError, DeviceError
 from rmr_sdk.tiles import axis_windows, plan_tiles, tile_starts
 
 CUBE = np.zeros((4, 4, 4), np.float32)
@@ -120,8 +120,17 @@ VALUE_ERRORS: list[tuple[Callable[[], Any], str]] = [
     (lambda: make_target(chosen=None), "chosen must be given exactly when chosen_class is not -1"),
     (lambda: make_target(chosen_class=0), "chosen_class must be -1 or a class that is added up"),
     (lambda: make_target(chosen_class=3), "chosen_class must be -1 or a class that is added up"),
+    (lambda: extract(matrix=np.eye(3, 4)), "matrix and grid must be given together"),
+    (lambda: extract(grid=(4, 4, 4)), "matrix and grid must be given together"),
+    (lambda: extract(matrix=np.full((3, 4), np.nan), grid=(4, 4, 4)), "matrix must be finite"),
+    (lambda: extract(np.zeros((0, 2, 2), np.int16), matrix=np.eye(3, 4), grid=(4, 4, 4)), "source must not be empty"),
+    (lambda: blend(flaws=np.zeros(3, np.int32)), r"flaws must have the shape \(2\), not \(3\)"),
     (lambda: make_target(ring=None), "ring must be given exactly when a class needs it"),
-    (lambda: make_target(ring=np.empty((1, 2, 4), np.float32)), r"ring must have the shape \(any, 1, 4\)"),
+    (lambda: make_target(ring=np.empty((1, 2, 4), np.float32)), r"ring must have the shape \(any, 1, any\)"),
+    (
+        lambda: make_target(ring=np.empty((1, 1, 5), np.float32)),
+        "ring must be as wide as the volume, or a multiple of 4",
+    ),
     (lambda: make_target(slot=np.ones((4, 4), np.int32)), "slot must lie in the ring"),
     (lambda: make_target(slot=np.full((4, 4), -1, np.int32)), "slot must lie in the ring"),
     (lambda: blend(probability=None), "probability must be given exactly when there are classes"),
@@ -134,7 +143,7 @@ VALUE_ERRORS: list[tuple[Callable[[], Any], str]] = [
 TYPE_ERRORS: list[tuple[Callable[[], Any], str]] = [
     (lambda: extract(source=CUBE.astype(np.float64)), "source must have the type uint8, int16, uint16 or float32"),
     (lambda: extract(source=CUBE.astype(">i2")), "not >i2"),
-    (lambda: extract(out=np.empty((2, 2, 2))), "out must have the type <f4, not <f8"),
+    (lambda: extract(out=np.empty((2, 2, 2))), "out must have the type float32 or float16, not <f8"),
     (lambda: extract(source=CUBE.tolist()), "source"),
     (lambda: extract(source=np.empty((4, 4, 4), "V0")), "source must have elements of a numeric type"),
     (lambda: resample(mode="nearest", source=CUBE.astype(np.int16)), "out must have the type <i2"),
@@ -170,11 +179,12 @@ def test_errors_keep_their_facts() -> None:
 class NoArray:
     """Looks like device memory on a machine that has none."""
 
-    __cuda_array_interface__ = {"shape": (2, 2, 2), "typestr": "<f4", "data": (0, False), "version": 3}  # noqa: RUF012
+    __cuda_array_interface__ = {"shape": (2, 2, 2), "typestr": "<f4", "data": (4096, False), "version": 3}  # noqa: RUF012
 
 
 @pytest.mark.skipif(not _C.built_with_cuda, reason="built without CUDA")
 @pytest.mark.skipif(_C.cuda_device_count() > 0, reason="there is a CUDA device")
 def test_a_launch_without_a_driver_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="extract: "):
+    with pytest.raises(DeviceError, match="The GPU failed in asking for the device: ") as caught:
         _C.cuda.extract(NoArray(), NoArray(), origin=(0, 0, 0), **MAP)
+    assert caught.value.status != 0

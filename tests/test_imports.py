@@ -49,7 +49,20 @@ FORBIDDEN = {
 }
 
 DICOM = ("pydicom", "highdicom", "gdcm")
-LAZY = ("openvino", "onnxruntime", "nibabel", "PIL", "jinja2", "rich", "SimpleITK", "argparse", *DICOM, *BUILD_SIDE)
+NVIDIA = ("tensorrt", "tensorrt_rtx", "pycuda", "cuda")
+LAZY = (
+    "openvino",
+    "onnxruntime",
+    "nibabel",
+    "PIL",
+    "jinja2",
+    "rich",
+    "SimpleITK",
+    "argparse",
+    *DICOM,
+    *NVIDIA,
+    *BUILD_SIDE,
+)
 """What `import rmr_sdk` must not load: each is imported where it is first needed."""
 
 

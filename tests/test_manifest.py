@@ -186,3 +186,41 @@ def test_golden_file_is_required() -> None:
     assert GoldenFile(path="golden.npz", sha256=UNHASHED, size=1) == make_manifest().golden
     with pytest.raises(ManifestError, match="golden"):
         decode_manifest(as_json(golden=...))
+
+
+LIMITS = (Limit(metric="label_agreement", minimum=0.995), Limit(metric="fused_max_error", maximum=0.1))
+
+
+def figure(precision: str, metric: str, value: float, study: str = "one") -> Accuracy:
+    return Accuracy(precision=precision, study_set=study, studies=1, metric=metric, value=value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("figures", "precision", "problems"),
+    [
+        ([], "fp32", []),
+        ([], "bf16", []),
+        ([], "fp16", ["the accuracy of fp16 against fp32 was not measured"]),
+        ([], "int8", ["the accuracy of int8 against fp32 was not measured"]),
+        ([("int8", "lesion_dice", 0.1)], "int8", ["the accuracy of int8 against fp32 was not measured"]),
+        ([("int8", "label_agreement", 0.995)], "int8", []),
+        ([("int8", "label_agreement", 0.99)], "bf16", []),
+        ([("bf16", "label_agreement", 0.99)], "bf16", ["label_agreement on one is 0.99, below 0.995"]),
+        (
+            [("int8", "label_agreement", 0.999), ("int8", "fused_max_error", 0.25)],
+            "int8",
+            ["fused_max_error on one is 0.25, above 0.1"],
+        ),
+        ([("int8", "label_agreement", float("nan"))], "int8", ["label_agreement on one is nan, below 0.995"]),
+    ],
+)
+def test_what_is_within_tolerance(figures: list[tuple[str, str, float]], precision: str, problems: list[str]) -> None:
+    manifest = make_manifest(accuracy=tuple(figure(*each) for each in figures), tolerance=LIMITS)
+    assert list(manifest.tolerance_problems(precision)) == problems
+    assert manifest.within_tolerance(precision) == (not problems)
+
+
+def test_every_study_must_hold() -> None:
+    figures = figure("int8", "label_agreement", 0.999, "one"), figure("int8", "label_agreement", 0.9, "two")
+    manifest = make_manifest(accuracy=figures, tolerance=LIMITS)
+    assert manifest.tolerance_problems("int8") == ("label_agreement on two is 0.9, below 0.995",)

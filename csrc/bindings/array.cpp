@@ -26,17 +26,26 @@ std::vector<int64_t> contiguous_strides(const std::vector<int64_t>& shape, int64
   return strides;
 }
 
+bool present(const py::dict& facts, const char* key) { return facts.contains(key) && !facts[key].is_none(); }
+
+uintptr_t stream_of(const py::object& value, const char* name) {
+  const auto stream = value.cast<uintptr_t>();
+  if (stream == 0) throw py::value_error(std::string(name) + " names stream 0, which the array interface leaves open.");
+  return stream;
+}
+
 }  // namespace
 
 Array::Array(std::string name, void* data, std::string code, int64_t item, std::vector<int64_t> shape,
-             std::vector<int64_t> strides, bool writable)
+             std::vector<int64_t> strides, bool writable, uintptr_t producer)
     : name_(std::move(name)),
       data_(data),
       code_(std::move(code)),
       item_(item),
       shape_(std::move(shape)),
       strides_(std::move(strides)),
-      writable_(writable) {
+      writable_(writable),
+      producer_(producer) {
   if (item_ < 1) throw py::type_error(name_ + " must have elements of a numeric type.");
   if (reinterpret_cast<uintptr_t>(data_) % static_cast<uintptr_t>(item_) != 0) {
     throw py::value_error(name_ + " must be aligned to its elements.");
@@ -58,15 +67,32 @@ Array Array::of_device(const py::object& object, const char* name) {
     throw py::type_error(std::string(name) + " must be an array in device memory (__cuda_array_interface__).");
   }
   const py::dict facts = object.attr("__cuda_array_interface__");
+  for (const char* key : {"typestr", "shape", "data"}) {
+    if (!facts.contains(key)) throw py::type_error(std::string(name) + " has an array interface without " + key + ".");
+  }
   const auto code = facts["typestr"].cast<std::string>();
   const auto item = code.size() < 3 ? 0 : static_cast<int64_t>(std::strtol(code.c_str() + 2, nullptr, 10));
   const auto shape = facts["shape"].cast<std::vector<int64_t>>();
   const auto [address, read_only] = facts["data"].cast<std::pair<uintptr_t, bool>>();
-  const bool strided = facts.contains("strides") && !facts["strides"].is_none();
-  return {name,      reinterpret_cast<void*>(address),
-          code,      item,
-          shape,     strided ? facts["strides"].cast<std::vector<int64_t>>() : contiguous_strides(shape, item),
-          !read_only};
+  if (present(facts, "mask")) throw py::type_error(std::string(name) + " must not be masked.");
+  Array array{
+      name,
+      reinterpret_cast<void*>(address),
+      code,
+      item,
+      shape,
+      present(facts, "strides") ? facts["strides"].cast<std::vector<int64_t>>() : contiguous_strides(shape, item),
+      !read_only,
+      present(facts, "stream") ? stream_of(facts["stream"], name) : 0};
+  if (address == 0 && !array.empty()) throw py::value_error(std::string(name) + " must not be null.");
+  return array;
+}
+
+bool Array::empty() const {
+  for (const int64_t length : shape_) {
+    if (length == 0) return true;
+  }
+  return false;
 }
 
 Index3 Array::shape3() const {

@@ -42,12 +42,17 @@ inline constexpr const char* kTypeCode<Half> = "<f2";
 class Array {
  public:
   Array(std::string name, void* data, std::string code, int64_t item, std::vector<int64_t> shape,
-        std::vector<int64_t> strides, bool writable);
+        std::vector<int64_t> strides, bool writable, uintptr_t producer = 0);
 
   static Array of_host(const py::array& array, const char* name);
   static Array of_device(const py::object& object, const char* name);
 
+  const std::string& name() const { return name_; }
+  const void* data() const { return data_; }
   const std::vector<int64_t>& shape() const { return shape_; }
+  bool empty() const;
+  // The stream on which the elements are being computed; 0 where they are there.
+  uintptr_t producer() const { return producer_; }
   Index3 shape3() const;
   template <class T>
   bool is() const {
@@ -104,7 +109,16 @@ class Array {
   std::vector<int64_t> shape_;
   std::vector<int64_t> strides_;
   bool writable_;
+  uintptr_t producer_;
 };
+
+// Calls f with an element of the array's type, float32 or float16.
+template <class F>
+auto visit_float(const Array& array, const F& f) {
+  if (array.is<float>()) return f(float{});
+  if (array.is<Half>()) return f(Half{});
+  array.refuse_type("float32 or float16");
+}
 
 // Calls f with the array as a Source of its own type.
 template <class F>

@@ -34,14 +34,16 @@ class BlendTarget {
     slab_.chosen = output<float>(chosen, "chosen", shape_);
     slab_.fused = output<float>(fused, "fused", shape_);
     set_ring(ring);
+    slab_.aligned = is_aligned();
   }
 
   template <class Place>
   void blend(const Optional& probability, const Optional& fused, const Handle& window_d, const Handle& window_h,
              const Handle& window_w, int32_t tile, const Triple& origin, const Triple& low, const Triple& high,
-             Place place) const {
-    const Array d = Backend::view(window_d, "window_d"), h = Backend::view(window_h, "window_h"),
-                w = Backend::view(window_w, "window_w");
+             const Optional& flaws, Place place) {
+    follow_producers(place);
+    const Array d = Backend::view(window_d, "window_d", place), h = Backend::view(window_h, "window_h", place),
+                w = Backend::view(window_w, "window_w", place);
     const Triple size{d.shape().at(0), h.shape().at(0), w.shape().at(0)};
     check_region(origin, low, high, size);
     if (probability.has_value() != (slab_.classes > 0)) {
@@ -60,16 +62,27 @@ class BlendTarget {
       prediction.low = index3(low);
       prediction.high = index3(high);
       prediction.tile = tile;
-      if (probability) set_probability(prediction, Backend::view(*probability, "probability"), size);
-      if (fused) set_fused(prediction, Backend::view(*fused, "fused"), size);
+      if (flaws) prediction.flaws = Backend::view(*flaws, "flaws", place).template output<int32_t>({2});
+      if (probability) set_probability(prediction, Backend::view(*probability, "probability", place), size);
+      if (fused) set_fused(prediction, Backend::view(*fused, "fused", place), size);
       Backend::blend(Blend<P>{slab_, prediction}, place);
     };
     if (!probability && !fused) return;
-    const bool half = Backend::view(probability ? *probability : *fused, "prediction").template is<Half>();
-    half ? run(Half{}) : run(float{});
+    visit_float(Backend::view(probability ? *probability : *fused, probability ? "probability" : "fused"), run);
+  }
+
+  template <class Place>
+  void clear(Place place) {
+    follow_producers(place);
+    Backend::clear(Clear{slab_}, place);
   }
 
  private:
+  template <class Place>
+  void follow_producers(Place place) {
+    for (; !producers_.empty(); producers_.pop_back()) Backend::follow(producers_.back(), place);
+  }
+
   void check_classes(bool chosen, bool labels) const {
     const int32_t lowest = slab_.complement ? 1 : 0;
     if (slab_.classes < 0 || slab_.classes > 256) throw py::value_error("classes must be 0 to 256.");
@@ -91,8 +104,23 @@ class BlendTarget {
     }
     if (!ring) return;
     const Array array = keep(*ring, "ring");
-    slab_.ring = array.output<float>({-1, channels, shape_[2]});
+    slab_.ring = array.output<float>({-1, channels, -1});
+    slab_.ring_width = array.shape()[2];
+    if (slab_.ring_width != shape_[2] && !is_padded()) {
+      throw py::value_error("ring must be as wide as the volume, or a multiple of " + std::to_string(kBlendWidth) +
+                            " and at least " + std::to_string(kBlendWidth - 1) + " wider.");
+    }
     Backend::check_slots(slab_.slot, slab_.first, shape_[0] * shape_[1], array.shape()[0]);
+  }
+
+  bool is_padded() const {
+    return slab_.ring_width % kBlendWidth == 0 && slab_.ring_width >= shape_[2] + kBlendWidth - 1;
+  }
+
+  // Whether words can be used: see ops/blend.h.
+  bool is_aligned() const {
+    const bool ring = slab_.ring == nullptr || (is_padded() && fits<Word16>(slab_.ring));
+    return ring && fits<Word16>(slab_.fused) && fits<Word16>(slab_.chosen) && fits<Word4>(slab_.labels);
   }
 
   void check_region(const Triple& origin, const Triple& low, const Triple& high, const Triple& size) const {
@@ -119,7 +147,9 @@ class BlendTarget {
 
   Array keep(const Handle& handle, const char* name) {
     owners_.push_back(handle);
-    return Backend::view(handle, name);
+    Array array = Backend::view(handle, name);
+    if (array.producer() != 0) producers_.push_back(array.producer());
+    return array;
   }
 
   template <class T>
@@ -130,6 +160,7 @@ class BlendTarget {
   std::vector<int64_t> shape_;
   Slab slab_{};
   std::vector<py::object> owners_;
+  std::vector<uintptr_t> producers_;  // streams that the first tile has to follow
 };
 
 }  // namespace rmr::bindings

@@ -14,6 +14,8 @@ struct Host {
   static constexpr Place kDefault = 1;
 
   static Array view(const Handle& handle, const char* name) { return Array::of_host(handle, name); }
+  static Array view(const Handle& handle, const char* name, Place) { return view(handle, name); }
+  static void follow(uintptr_t, Place) {}
 
   static void check_slots(const int32_t* slot, const int32_t* first, int64_t rows, int64_t slots) {
     for (int64_t row = 0; row < rows; ++row) {
@@ -29,6 +31,9 @@ struct Host {
   template <class Op>
   static void blend(const Op& op, Place threads) {
     run(threads, [&] { cpu::blend(op, threads); });
+  }
+  static void clear(const Clear& op, Place threads) {
+    run(threads, [&] { cpu::clear(op, threads); });
   }
   template <class Op>
   static void occupancy(const Op& op, Place threads) {

@@ -58,6 +58,7 @@ PYBIND11_MODULE(_C, module) {
              py::arg("ids").noconvert() = py::none(), py::kw_only(), py::arg("value"));
 #ifdef RMR_WITH_CUDA
   py::module_ cuda = module.def_submodule("cuda", "The kernels on device memory.");
+  raise_device_errors();
   bind_ops<Device>(cuda);
   module.attr("built_with_cuda") = true;
   module.def("cuda_device_count", &rmr::cuda::device_count);

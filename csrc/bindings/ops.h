@@ -14,23 +14,50 @@ namespace rmr::bindings {
 template <class S>
 using ValueOf = typename std::decay_t<S>::Value;
 
+inline IndexMap index_map(const py::array& matrix) {
+  const double* values = Array::of_host(matrix, "matrix").input<double>({3, 4});
+  IndexMap map;
+  for (int64_t i = 0; i < 12; ++i) {
+    if (!std::isfinite(values[i])) throw py::value_error("matrix must be finite.");
+    map.at[i / 4][i % 4] = values[i];
+  }
+  return map;
+}
+
+inline void check_not_empty(const Index3& shape) {
+  if (shape.d < 1 || shape.h < 1 || shape.w < 1) throw py::value_error("source must not be empty.");
+}
+
 template <class Backend>
 void bind_extract(py::module_& module) {
   using Handle = typename Backend::Handle;
   module.def(
       "extract",
       [](const Handle& source, const Handle& out, const Triple& origin, float scale, float offset, float low,
-         float high, typename Backend::Place place) {
-        const Array tile = Backend::view(out, "out");
+         float high, const std::optional<py::array>& matrix, const std::optional<Triple>& grid,
+         typename Backend::Place place) {
+        const Array tile = Backend::view(out, "out", place);
         const Index3 size = tile.shape3();
-        float* data = tile.output<float>({-1, -1, -1});
-        visit_source(Backend::view(source, "source"), [&](const auto& from) {
-          const IntensityMap map{scale, offset, low, high};
-          Backend::extract(Extract<ValueOf<decltype(from)>>{from, index3(origin), map, data, size}, place);
+        const IntensityMap map{scale, offset, low, high};
+        if (matrix.has_value() != grid.has_value()) throw py::value_error("matrix and grid must be given together.");
+        visit_source(Backend::view(source, "source", place), [&](const auto& from) {
+          using T = ValueOf<decltype(from)>;
+          visit_float(tile, [&](auto element) {
+            using O = decltype(element);
+            O* data = tile.output<O>({-1, -1, -1});
+            if (!matrix) {
+              Backend::extract(Extract<T, O>{from, index3(origin), map, data, size}, place);
+              return;
+            }
+            check_not_empty(from.shape);
+            Backend::extract(
+                ExtractSampled<T, O>{from, index_map(*matrix), index3(*grid), index3(origin), map, data, size}, place);
+          });
         });
       },
       py::arg("source").noconvert(), py::arg("out").noconvert(), py::kw_only(), py::arg("origin"), py::arg("scale"),
-      py::arg("offset"), py::arg("low"), py::arg("high"), py::arg(Backend::kPlace) = Backend::kDefault);
+      py::arg("offset"), py::arg("low"), py::arg("high"), py::arg("matrix").noconvert() = py::none(),
+      py::arg("grid") = py::none(), py::arg(Backend::kPlace) = Backend::kDefault);
 }
 
 template <class Backend>
@@ -48,7 +75,9 @@ void bind_blend(py::module_& module) {
       .def("blend", &Target::template blend<typename Backend::Place>, py::arg("probability").noconvert(),
            py::arg("fused").noconvert(), py::arg("window_d").noconvert(), py::arg("window_h").noconvert(),
            py::arg("window_w").noconvert(), py::kw_only(), py::arg("tile"), py::arg("origin"), py::arg("low"),
-           py::arg("high"), py::arg(Backend::kPlace) = Backend::kDefault);
+           py::arg("high"), py::arg("flaws").noconvert() = py::none(), py::arg(Backend::kPlace) = Backend::kDefault)
+      .def("clear", &Target::template clear<typename Backend::Place>, py::kw_only(),
+           py::arg(Backend::kPlace) = Backend::kDefault);
 }
 
 template <class Backend>
@@ -58,11 +87,11 @@ void bind_occupancy(py::module_& module) {
       "occupancy",
       [](const Handle& source, const Handle& bounds, double threshold, int64_t block, typename Backend::Place place) {
         if (block < 1) throw py::value_error("block must be positive.");
-        const Array volume = Backend::view(source, "source");
+        const Array volume = Backend::view(source, "source", place);
         const Index3 shape = volume.shape3();
         const auto blocks = [&](int64_t extent) { return (extent + block - 1) / block; };
         const Index3 count{blocks(shape.d), blocks(shape.h), blocks(shape.w)};
-        auto* out = Backend::view(bounds, "bounds").template output<int32_t>({count.d, count.h, count.w, 6});
+        auto* out = Backend::view(bounds, "bounds", place).template output<int32_t>({count.d, count.h, count.w, 6});
         visit_source(volume, [&](const auto& from) {
           const float bar = float_threshold(threshold);
           Backend::occupancy(Occupancy<ValueOf<decltype(from)>>{from, bar, block, out, count}, place);
@@ -70,16 +99,6 @@ void bind_occupancy(py::module_& module) {
       },
       py::arg("source").noconvert(), py::arg("bounds").noconvert(), py::kw_only(), py::arg("threshold"),
       py::arg("block"), py::arg(Backend::kPlace) = Backend::kDefault);
-}
-
-inline IndexMap index_map(const py::array& matrix) {
-  const double* values = Array::of_host(matrix, "matrix").input<double>({3, 4});
-  IndexMap map;
-  for (int64_t i = 0; i < 12; ++i) {
-    if (!std::isfinite(values[i])) throw py::value_error("matrix must be finite.");
-    map.at[i / 4][i % 4] = values[i];
-  }
-  return map;
 }
 
 // Sub-positions along a target axis: one per source voxel that a step along it passes, rounded up.
@@ -97,14 +116,12 @@ void bind_resample(py::module_& module) {
       "resample",
       [](const Handle& source, const Handle& out, const py::array& matrix, const std::string& mode,
          typename Backend::Place place) {
-        const Array target = Backend::view(out, "out");
+        const Array target = Backend::view(out, "out", place);
         const Index3 size = target.shape3();
         const IndexMap map = index_map(matrix);
-        visit_source(Backend::view(source, "source"), [&](const auto& from) {
+        visit_source(Backend::view(source, "source", place), [&](const auto& from) {
           using T = ValueOf<decltype(from)>;
-          if (from.shape.d < 1 || from.shape.h < 1 || from.shape.w < 1) {
-            throw py::value_error("source must not be empty.");
-          }
+          check_not_empty(from.shape);
           if (mode == "nearest") {
             T* data = target.output<T>({-1, -1, -1});
             Backend::resample(ResampleNearest<T>{from, map, data, size}, place);

@@ -3,7 +3,10 @@
 // Source: own; ties go to the lower class as in numpy.argmax, NaN never wins.
 #pragma once
 
-#include "blend.h"
+#include <cmath>
+#include <cstdint>
+
+#include "../platform.h"
 
 namespace rmr {
 
@@ -15,40 +18,31 @@ RMR_HD inline bool wins(float score, float best) { return score > best; }
 
 RMR_HD inline float intensity(float fused, float gain, float bias) { return fused * gain + bias; }
 
-// One voxel of the rows that a tile covers; (d, h) counts from the tile's low corner, w from the volume's.
-struct Close {
-  Slab slab;
-  Index3 low;
-  int32_t tile;
+// The greatest score of some voxels while classes go by in order, each once; class 0 comes last where it is the
+// complement of the others, and must be greater or equal then.
+template <int N>
+struct Winner {
+  float best[N], others[N];
+  int32_t label[N];
+  bool complement;
 
-  RMR_HD void operator()(int64_t tile_d, int64_t tile_h, int64_t w) const {
-    const int64_t row = (low.d + tile_d) * slab.shape.h + low.h + tile_h;
-    if (slab.last[row] != tile) return;
-    if (slab.classes > 0) slab.labels[row * slab.shape.w + w] = label(row, w);
-    if (slab.fused) {
-      float& fused = slab.fused[row * slab.shape.w + w];
-      fused = intensity(fused, slab.gain, slab.bias);
+  RMR_HD explicit Winner(bool of_complement) : complement(of_complement) {
+    for (int i = 0; i < N; ++i) {
+      best[i] = -INFINITY;
+      others[i] = 0.0f;
+      label[i] = 0;
     }
   }
-
- private:
-  RMR_HD float first_score(int64_t row, int64_t w) const {
-    if (!slab.complement) return slab.scores(0, row)[w];
-    float others = 0.0f;
-    for (int32_t k = 1; k < slab.classes; ++k) others += slab.scores(k, row)[w];
-    return background(others);
-  }
-  RMR_HD uint8_t label(int64_t row, int64_t w) const {
-    float best = first_score(row, w);
-    int32_t winner = 0;
-    for (int32_t k = 1; k < slab.classes; ++k) {
-      const float score = slab.scores(k, row)[w];
-      if (wins(score, best)) {
-        best = score;
-        winner = k;
-      }
+  RMR_HD void add(int32_t k, const float (&scores)[N]) {
+    for (int i = 0; i < N; ++i) {
+      others[i] += scores[i];
+      const bool won = k == 0 || wins(scores[i], best[i]);
+      best[i] = won ? scores[i] : best[i];
+      label[i] = won ? k : label[i];
     }
-    return static_cast<uint8_t>(winner);
+  }
+  RMR_HD uint8_t chosen(int i) const {
+    return static_cast<uint8_t>(!complement || wins(best[i], background(others[i])) ? label[i] : 0);
   }
 };
 

@@ -75,6 +75,13 @@ RMR_HD inline float sample_linear(const Source<T>& source, const Point& point) {
   return mix(front, back, d.fraction);
 }
 
+// The value at a voxel of the grid that `map` leads from; zero outside the source.
+template <class T>
+RMR_HD inline float sample_at(const Source<T>& source, const IndexMap& map, const Index3& at) {
+  const Point point = map_index(map, static_cast<double>(at.d), static_cast<double>(at.h), static_cast<double>(at.w));
+  return inside(point, source.shape) ? sample_linear(source, point) : 0.0f;
+}
+
 template <class T>
 struct ResampleNearest {
   Source<T> source;
@@ -100,8 +107,7 @@ struct ResampleLinear {
   Index3 size;
 
   RMR_HD void operator()(int64_t d, int64_t h, int64_t w) const {
-    const Point point = map_index(map, static_cast<double>(d), static_cast<double>(h), static_cast<double>(w));
-    target[(d * size.h + h) * size.w + w] = inside(point, source.shape) ? sample_linear(source, point) : 0.0f;
+    target[(d * size.h + h) * size.w + w] = sample_at(source, map, {d, h, w});
   }
 };
 
@@ -109,6 +115,8 @@ struct ResampleLinear {
 // outside is zero.
 template <class T>
 struct ResampleArea {
+  static constexpr int kLeastBlocks = 2;
+
   Source<T> source;
   IndexMap map;
   float* target;

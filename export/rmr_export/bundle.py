@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from rmr_sdk.bundle import Bundle, write_bundle
-from rmr_sdk.errors import ConfigError, FormatError, OutputError
+from rmr_sdk.errors import ConfigError, FormatError
 from rmr_sdk.golden import encode_golden, record_golden
 from rmr_sdk.manifest import (
     INTENDED_USE,
@@ -28,10 +29,12 @@ from .checkpoint import Source
 from .graph import build_graph
 from .parity import prove, random_tile, torch_runner
 from .phantom import phantom
+from .precision.apply import graph_file, refuse_existing, serialise, with_precisions
+from .precision.make import Made, Recipe, make_precisions
 
 logger = logging.getLogger(__name__)
 
-GRAPH, GOLDEN = "model.fp32.onnx", "golden.npz"
+GRAPH, GOLDEN = graph_file("fp32"), "golden.npz"
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,6 +98,9 @@ def export_bundle(
     card: Card | None = None,
     overwrite: bool = False,
     proof: bool = True,
+    precisions: Sequence[str] = ("fp32",),
+    recipe: Recipe | None = None,
+    told: Callable[[Made], object] | None = None,
 ) -> Bundle:
     """Export a network.
 
@@ -108,17 +114,22 @@ def export_bundle(
         overwrite: Replace an existing bundle.
         proof: Compare engines with torch on two whole tiles. Without it, for a bundle that is thrown away again, the
             golden tile alone is left to tell.
+        precisions: What else to make or to measure beside fp32, which every bundle has.
+        recipe: How precisions are made and measured.
+        told: Called with what was measured, where there are other precisions than fp32.
 
     Returns:
         The bundle, opened.
 
     Raises:
         ExportError: The network cannot be traced, or an engine differs from torch; nothing is written.
-        ConfigError: The network cannot be computed on such a tile.
+        ConfigError: The network cannot be computed on such a tile, or int8 has nothing to be calibrated or checked on.
+        ToleranceError: A precision is out of tolerance, and is not forced.
+        InputError: A study to calibrate or to check on cannot be used.
         ManifestError: Name, version or a field of the card breaks the manifest's schema.
         OutputError: `target` exists or cannot be written.
     """
-    _refuse_existing(target, overwrite)
+    refuse_existing(target, overwrite)
     tile = tile or source.network.preset.tile
     manifest = _manifest(source, tile, name, version, card or Card())
     encode_manifest(manifest)  # checks it, before minutes of work
@@ -138,6 +149,11 @@ def export_bundle(
         prove(graph, tiles)
     golden = record_golden(inputs["golden"], lambda _: tiles["golden"][1])
     files = {GRAPH: graph.SerializeToString(deterministic=True), GOLDEN: encode_golden(golden)}
+    if set(precisions) - {"fp32"}:
+        made = make_precisions(graph, manifest, golden, precisions, recipe or Recipe())
+        manifest, files = with_precisions(manifest, made), files | serialise(made)
+        if told is not None:
+            told(made)
     return write_bundle(target, manifest, files, overwrite=overwrite)
 
 
@@ -167,12 +183,6 @@ def _manifest(source: Source, tile: Triple, name: str, version: str, card: Card)
             studies_seen=tuple(sorted({*card.studies_seen, *source.studies})),
         ),
     )
-
-
-def _refuse_existing(target: Path, overwrite: bool) -> None:
-    """Say at once what `write_bundle` would say after minutes of work."""
-    if not overwrite and (target.is_file() or (target.is_dir() and any(target.iterdir()))):
-        raise OutputError(f'"{target}" exists.', "Choose another name, or pass --overwrite.")
 
 
 def _first_line(error: Exception) -> str:

@@ -15,10 +15,15 @@ from msgspec.structs import replace
 from rmr_sdk.bundle import Bundle
 from rmr_sdk.cli.terminal import say
 from rmr_sdk.engines import ENGINES
+from rmr_sdk.engines.base import PRECISIONS
 from rmr_sdk.errors import ConfigError, EngineError, RmrError
 
 from .bundle import Card, export_bundle, read_accuracy, read_card
 from .checkpoint import Source, load_authors, load_own
+from .cli_engine import add_engine_commands
+from .cli_quantise import add_precision_options, add_quantise, describe_bundle, read_recipe, write_report
+from .precision.make import Made
+from .precision.report import describe
 from .verify import Verdict, verify_bundle
 
 
@@ -58,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_bundle(commands)
+    add_quantise(commands)
     _add_verify(commands)
+    add_engine_commands(commands)
     return parser
 
 
@@ -74,13 +81,16 @@ def _add_bundle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--head", nargs="+", metavar=("NAME", "KEY=VALUE"), help="head of --segmentation (default swin_unetr)"
     )
     parser.add_argument("--tile", type=int, nargs=3, metavar=("D", "H", "W"), help="tile in voxels (default: preset's)")
-    parser.add_argument("--precision", nargs="+", choices=("fp32",), default=["fp32"], help="graphs to write")
+    parser.add_argument(
+        "--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="graphs to write (default: fp32)"
+    )
     parser.add_argument("--name", help="name of the bundle (default: file name of --out)")
     parser.add_argument("--version", default="0.1.0", help="version of the bundle (default %(default)s)")
     parser.add_argument("--card", type=Path, metavar="TOML", help="licence, training and accuracy; see docs/export.md")
     parser.add_argument("--accuracy", type=Path, metavar="JSON", help="take the accuracy from a measurement")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR|FILE.zip", help="bundle to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
+    add_precision_options(parser)
     parser.set_defaults(command=_bundle)
 
 
@@ -93,6 +103,7 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _bundle(options: argparse.Namespace) -> Iterator[str]:
+    measured: list[Made] = []
     bundle = export_bundle(
         _source(options),
         options.out,
@@ -101,11 +112,14 @@ def _bundle(options: argparse.Namespace) -> Iterator[str]:
         version=options.version,
         card=_card(options),
         overwrite=options.overwrite,
+        precisions=options.precision,
+        recipe=read_recipe(options),
+        told=measured.append,
     )
-    manifest = bundle.manifest
-    size = sum(file.size for file in manifest.files) / 1e6
-    tile = " x ".join(map(str, manifest.tile_shape))
-    yield f"{manifest.name} {manifest.version}: {', '.join(manifest.onnx_precisions)}, tile {tile}, {size:.1f} MB"
+    for made in measured:
+        write_report(options.report, made)
+        yield from describe(made)
+    yield describe_bundle(bundle)
 
 
 def _card(options: argparse.Namespace) -> Card:

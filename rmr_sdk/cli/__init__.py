@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 
 from rmr_sdk._version import __version__
-from rmr_sdk.cli import batch, bundle, demo, doctor, run, study
+from rmr_sdk.cli import batch, bench, bundle, demo, doctor, run, study
 from rmr_sdk.cli.terminal import logging_to_stderr, prepare_stdout, stop_on_sigterm
 from rmr_sdk.errors import Cancelled, DeviceMemoryError, RmrError
 from rmr_sdk.manifest import INTENDED_USE
@@ -63,7 +63,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rmr {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (run, demo, batch, study, doctor, bundle):
+    for command in (run, demo, batch, study, bench, doctor, bundle):
         command.add_parser(commands, everywhere)
     return parser
 

@@ -6,20 +6,27 @@ Owns the names that callers may ask for. Engines import their libraries when ope
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rmr_sdk.bundle import Bundle
-from rmr_sdk.engines.base import PRECISIONS, Engine, EngineInfo, EngineRequest, Session, why
+from rmr_sdk.engines.base import PRECISIONS, Engine, EngineInfo, EngineKind, EngineRequest, Session
+from rmr_sdk.engines.choice import open_chosen
 from rmr_sdk.errors import ConfigError
 
 __all__ = ["DEVICES", "ENGINES", "Engine", "EngineInfo", "Session", "open_engine"]
 
-ENGINES = ("openvino", "onnxruntime")
-DEVICES = ("cpu", "gpu", "npu")
+ENGINES = ("openvino", "tensorrt", "onnxruntime")
+DEVICES = ("cpu", "gpu", "npu", "cuda")
+"""Where to compute: "gpu" and "npu" are Intel's, "cuda" is the first NVIDIA GPU, and "cuda:1" the second."""
 MOST_THREADS = 1024
+
+# What "auto" chooses from; a group only where none of the one before it is available. ONNX Runtime computes nothing
+# that OpenVINO does not compute faster, and attention takes it gigabytes (docs/engines.md).
+_AUTO = (("openvino", "tensorrt"), ("onnxruntime",))
 
 
 def open_engine(
@@ -34,9 +41,11 @@ def open_engine(
 
     Args:
         bundle: The bundle.
-        engine: "auto" or one of `ENGINES`. "auto" takes openvino, the engine of the default installation.
-        device: "auto" or one of `DEVICES`. "auto" takes the CPU.
-        precision: "auto", "fp32", "bf16", "fp16" or "int8". "auto" takes the most exact that the bundle has.
+        engine: "auto" or one of `ENGINES`. "auto" takes onnxruntime only where no other engine is installed.
+        device: "auto", one of `DEVICES`, or "cuda:" and the number of an NVIDIA GPU.
+        precision: "auto", "fp32", "bf16", "fp16" or "int8". "auto" takes the fastest whose accuracy is within the
+            bundle's tolerance, measured once per machine; the most exact of those within 10 % of it. Any other is
+            computed in as asked, with a warning where the accuracy is out of tolerance or unknown.
         threads: Threads to compute with; None for all cores.
         cache_dir: Where compiled networks are kept; None for the user's cache.
 
@@ -45,29 +54,33 @@ def open_engine(
 
     Raises:
         ConfigError: An option has a value that does not exist.
-        EngineMismatchError: The bundle has no graph for the engine and the precision.
+        EngineMismatchError: The bundle has no graph for the engine and the precision, or none may be chosen unnamed.
         DeviceUnavailableError: The engine, the device or its precision is not there.
         EngineError: The graph cannot be compiled, or the engine does not reproduce the golden tile.
         ChecksumError: The graph or the golden tile is not the one that the manifest describes.
     """
     _check_choice("engine", engine, ENGINES)
-    _check_choice("device", device, DEVICES)
+    _check_choice("device", "cuda" if re.fullmatch(r"cuda:\d{1,3}", device) else device, DEVICES)
     _check_choice("precision", precision, PRECISIONS)
     _check_threads(threads)
     request = EngineRequest(device, precision, threads, None if cache_dir is None else Path(cache_dir))
-    name = "openvino" if engine == "auto" else engine
-    opened, reason = _opener(name)(bundle, request)
-    return opened, f"{name} ({why(engine, 'the default engine')}), {reason}"
+    groups = (_AUTO if not device.startswith("cuda") else (("tensorrt",),)) if engine == "auto" else ((engine,),)
+    return open_chosen(bundle, engine, request, [[_kind(name) for name in group] for group in groups])
 
 
-def _opener(name: str) -> Callable[[Bundle, EngineRequest], tuple[Engine, str]]:
+def _kind(name: str) -> EngineKind:
+    """Import the module of an engine; not the library behind it."""
     if name == "onnxruntime":
-        from rmr_sdk.engines.onnxruntime import open_onnxruntime
+        from rmr_sdk.engines.onnxruntime import ONNXRUNTIME
 
-        return open_onnxruntime
-    from rmr_sdk.engines.openvino import open_openvino
+        return ONNXRUNTIME
+    if name == "tensorrt":
+        from rmr_sdk.engines.tensorrt import TENSORRT
 
-    return open_openvino
+        return TENSORRT
+    from rmr_sdk.engines.openvino import OPENVINO
+
+    return OPENVINO
 
 
 def _check_choice(option: str, value: str, valid: Sequence[str]) -> None:

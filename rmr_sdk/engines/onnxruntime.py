@@ -1,5 +1,8 @@
 """The portable third engine: ONNX Runtime on the CPU, in fp32; an optional extra.
 
+Only fp32: of an int8 graph like ours, whose layers give floating point back, its CPU provider computes the convolutions
+in fp32 between Q and DQ, which is slower than the fp32 graph and less exact (docs/engines.md).
+
 It computes one tile at a time with all threads on it. Results are bit-identical from run to run with the same number of
 threads; ONNX Runtime promises nothing between different numbers.
 """
@@ -15,37 +18,37 @@ from rmr_sdk.bundle import Bundle
 from rmr_sdk.engines.base import (
     REPORT,
     EngineInfo,
+    EngineKind,
     EngineRequest,
+    Offer,
     Tensors,
     check_signature,
     find_graph,
     graph_facts,
     import_library,
     self_test,
-    why,
 )
 from rmr_sdk.engines.cache import EngineCache, cache_key
 from rmr_sdk.engines.cores import cpu_identity, usable_cores
 from rmr_sdk.errors import DeviceUnavailableError, EngineError, EngineMismatchError
 
 
-def open_onnxruntime(bundle: Bundle, request: EngineRequest) -> tuple[OnnxRuntimeEngine, str]:
-    """Load a bundle's fp32 graph; the golden tile runs once for each entry of the cache.
+def offer_onnxruntime(bundle: Bundle, request: EngineRequest) -> Offer:
+    """Say what ONNX Runtime can do with a bundle; see `rmr_sdk.engines.base.EngineKind`."""
+    library = _import_for(request)
+    precisions = tuple(name for name in ("fp32",) if name in bundle.manifest.onnx_precisions)
+    facts = {"onnxruntime": library.__version__, "cpu": cpu_identity()}
+    return Offer("cpu", precisions, facts, "the only device of this engine")
 
-    Returns:
-        The engine, and what was chosen and why.
+
+def open_onnxruntime(bundle: Bundle, request: EngineRequest) -> OnnxRuntimeEngine:
+    """Load a bundle's fp32 graph; the golden tile runs once for each entry of the cache.
 
     Raises:
         EngineMismatchError, DeviceUnavailableError, EngineError, ChecksumError: As `rmr_sdk.engines.open_engine` says.
     """
-    library = import_library("onnxruntime", "rmr-sdk[onnxruntime]")
-    if request.device not in ("auto", "cpu"):
-        raise DeviceUnavailableError(
-            f'Engine onnxruntime runs on the CPU only, not on "{request.device}".',
-            'Choose device "cpu", or engine "openvino".',
-            device=request.device,
-        )
-    if request.precision not in ("auto", "fp32"):
+    library = _import_for(request)
+    if request.precision != "fp32":
         raise EngineMismatchError(
             f"Engine onnxruntime computes in fp32 only, not in {request.precision}.",
             'Choose precision "fp32", or engine "openvino".',
@@ -54,8 +57,21 @@ def open_onnxruntime(bundle: Bundle, request: EngineRequest) -> tuple[OnnxRuntim
     find_graph(bundle, "fp32", ("fp32",))
     engine = _load(library, bundle, request.threads or usable_cores())
     _test_once(engine, bundle, EngineCache("onnxruntime", request.cache_dir))
-    reasons = why(request.device, "the only device of this engine"), why(request.precision, "its only precision")
-    return engine, f"cpu ({reasons[0]}), fp32 ({reasons[1]})"
+    return engine
+
+
+ONNXRUNTIME = EngineKind("onnxruntime", offer_onnxruntime, open_onnxruntime)
+
+
+def _import_for(request: EngineRequest) -> ModuleType:
+    library = import_library("onnxruntime", "rmr-sdk[onnxruntime]")
+    if request.device not in ("auto", "cpu"):
+        raise DeviceUnavailableError(
+            f'Engine onnxruntime runs on the CPU only, not on "{request.device}".',
+            'Choose device "cpu", or engine "openvino".',
+            device=request.device,
+        )
+    return library
 
 
 class OnnxRuntimeEngine:

@@ -12,15 +12,17 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from rmr_sdk.engines.base import REPORT, EngineInfo, Tensors
+from rmr_sdk.engines.openvino_tables import Tables, pack
 from rmr_sdk.errors import EngineError
 
 
 class OpenVinoEngine:
     """A compiled network; see `rmr_sdk.engines.base.Engine`."""
 
-    def __init__(self, openvino: ModuleType, compiled: Any, info: EngineInfo, slots: int) -> None:
+    def __init__(self, openvino: ModuleType, compiled: Any, tables: Tables, info: EngineInfo, slots: int) -> None:
         self._openvino = openvino
         self._compiled = compiled
+        self._tables = tables
         self.info = info
         self.slots = slots
         self.warnings: tuple[str, ...] = ()
@@ -29,17 +31,17 @@ class OpenVinoEngine:
         """Open a queue of tiles for the calling thread."""
         if self._compiled is None:
             raise EngineError("The engine has been closed.", "Open the pipeline again.")
-        return OpenVinoSession(self._openvino, self._compiled, self.slots)
+        return OpenVinoSession(self._openvino, self._compiled, self._tables, self.slots)
 
     def close(self) -> None:
         """Release the network."""
         self._compiled = None
 
     def export(self) -> bytes:
-        """Give bytes that OpenVINO imports again without compiling."""
+        """Give an entry for the cache, from which it is opened again without compiling."""
         stream = io.BytesIO()
         self._compiled.export_model(stream)
-        return stream.getvalue()
+        return pack(self._tables, stream.getvalue())
 
 
 class OpenVinoSession:
@@ -49,11 +51,15 @@ class OpenVinoSession:
     all slots compute.
     """
 
-    def __init__(self, openvino: ModuleType, compiled: Any, slots: int) -> None:
+    def __init__(self, openvino: ModuleType, compiled: Any, tables: Tables, slots: int) -> None:
         self._tensor = openvino.Tensor
-        self._inputs = {port.get_any_name() for port in compiled.inputs}
+        self._inputs = {port.get_any_name() for port in compiled.inputs} - set(tables)
         self._outputs = [port.get_any_name() for port in compiled.outputs]
         self._idle = deque(compiled.create_infer_request() for _ in range(slots + 1))
+        self._tables = tables  # kept alive for as long as they are read
+        for request in self._idle:
+            for name, array in tables.items():
+                request.set_tensor(name, self._tensor(array, shared_memory=True))
         self._flying: deque[tuple[Any, Tensors]] = deque()
         self._lent: tuple[Any, Tensors] | None = None
         self._slots = slots

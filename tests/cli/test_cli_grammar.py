@@ -33,6 +33,7 @@ def test_the_commands() -> None:
         "rmr demo",
         "rmr batch",
         "rmr study show",
+        "rmr bench",
         "rmr doctor",
         "rmr bundle list",
         "rmr bundle show",

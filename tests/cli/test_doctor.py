@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -15,8 +16,10 @@ from tiny_study import make_tiny
 
 from rmr_sdk import __version__, doctor
 from rmr_sdk import bundle as bundle_module
+from rmr_sdk.cuda import DeviceInfo
 from rmr_sdk.doctor import Checkup, encode_checkup, examine
 from rmr_sdk.engines.openvino import import_openvino
+from rmr_sdk.engines.tensorrt_library import Library
 from rmr_sdk.errors import DeviceUnavailableError
 
 Rmr = Callable[..., int]
@@ -44,7 +47,7 @@ def test_a_machine_that_works(rmr: Rmr, machine: Path, capsys: pytest.CaptureFix
         "Bundle:   ms-edge 0.1.0 runs: openvino",
     ):
         assert words in printed.out
-    assert re.search(r"Cache:    ~/\.cache/rmr-sdk, writable, 1 networks?, 0\.0 MiB", printed.out)
+    assert re.search(r"Cache:    ~/\.cache/rmr-sdk, writable, 1 networks?, 0\.0 MiB of at most 4096 MiB", printed.out)
     assert str(machine) not in printed.out
 
 
@@ -56,7 +59,7 @@ def test_json_says_the_same(rmr: Rmr, machine: Path, capsys: pytest.CaptureFixtu
     assert (found["bundles"][0]["engine"], found["bundles"][0]["precision"]) == ("openvino", "fp32")
     assert 1 <= found["cpu"]["usable_cores"] <= found["cpu"]["logical_cores"]
     engines = {engine["engine"]: engine for engine in found["engines"]}
-    assert set(engines) == {"openvino", "onnxruntime"}
+    assert set(engines) == {"openvino", "tensorrt", "onnxruntime"}
     assert engines["openvino"]["devices"][0]["device"] == "cpu"
     assert "fp32" in engines["openvino"]["devices"][0]["precisions"]
     checkup = msgspec.json.decode(json.dumps(found).encode(), type=Checkup)
@@ -88,6 +91,30 @@ def test_an_engine_that_is_missing_is_named_with_what_to_install(
     lines = str(examine())
     assert "Engine:   onnxruntime: not available. Engine onnxruntime is not installed" in lines
     assert 'pip install "rmr-sdk[onnxruntime]"' in lines
+
+
+def test_without_a_driver_the_nvidia_engine_says_so(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rmr_sdk.cuda.libcuda._LIBRARY", "libthere-is-no-such-driver.so.1")
+    lines = str(examine())
+    assert "Engine:   tensorrt: not available. There is no NVIDIA driver" in lines
+    assert "Install an NVIDIA driver for CUDA 12.0 or newer" in lines
+
+
+def test_a_gpu_is_described(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = (
+        DeviceInfo(0, "NVIDIA RTX A4000", 86, 48, False, 16 * 2**30, "13.0"),
+        DeviceInfo(1, "Orin", 87, 16, True, 61 * 2**30, "12.6"),
+    )
+    rtx = Library("tensorrt-rtx", "1.7.1", SimpleNamespace(ComputeCapability=SimpleNamespace(SM86=1)))  # type: ignore[arg-type]
+    monkeypatch.setattr(doctor, "list_devices", lambda: gpus)
+    monkeypatch.setattr("rmr_sdk.engines.tensorrt_library.find_libraries", lambda: (rtx,))
+    lines = str(examine())
+    assert "Engine:   tensorrt tensorrt-rtx 1.7.1\n          cuda:0: NVIDIA RTX A4000 (fp32, fp16, int8)\n" in lines
+    assert (
+        "compute capability 86, 48 multiprocessors, 16.0 GiB of its own, driver 13.0, served by tensorrt-rtx" in lines
+    )
+    assert "cuda:1: Orin ()" in lines
+    assert "61.0 GiB shared with the CPU, driver 12.6, served by no TensorRT that is installed" in lines
 
 
 def test_an_engine_that_breaks_says_how(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,16 +129,32 @@ def test_a_cache_that_cannot_be_written_is_a_warning(open_one: Opener, cache_dir
     assert len(compute(engine, range(1))) == 1
 
 
-def test_auto_is_openvino_on_the_cpu_in_fp32(bundle: Bundle, cache_dir: Path) -> None:
+def test_auto_is_openvino_on_the_cpu_in_fp32_where_nothing_else_was_measured(bundle: Bundle, cache_dir: Path) -> None:
     engine, reason = open_engine(bundle, cache_dir=cache_dir)
     assert (engine.info.name, engine.info.precision) == ("openvino", "fp32")
-    assert "default engine" in reason
-    assert "most exact" in reason
+    assert reason.startswith("openvino (the default engine), cpu (the default device), fp32 (the only precision")
+    assert "int8 left out" in reason
+    assert engine.warnings == ()
 
 
-def test_auto_takes_the_most_exact_graph_there_is(tmp_path: Path, cache_dir: Path) -> None:
-    engine, _ = open_engine(make_bundle(tmp_path / "int8", ("int8",)), cache_dir=cache_dir)
-    assert engine.info.precision == "int8"
+def test_an_engine_asked_for_by_name_chooses_among_its_own_precisions(bundle: Bundle, cache_dir: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    engine, reason = open_engine(bundle, "onnxruntime", cache_dir=cache_dir)
+    assert engine.info.precision == "fp32"
+    assert reason == (
+        "onnxruntime (asked for), cpu (the only device of this engine), "
+        "fp32 (the only precision that may be chosen here)"
+    )
+
+
+def test_without_openvino_auto_is_onnxruntime_and_says_so(
+    bundle: Bundle, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    engine, reason = open_engine(bundle, cache_dir=cache_dir)
+    assert engine.info.name == "onnxruntime"
+    assert reason.startswith("onnxruntime (the default engine; Engine openvino is not installed")
 
 
 def test_a_closed_engine_opens_no_session(open_one: Opener) -> None:

@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from run_tiles import compute
-from tiny_bundle import make_bundle, random_tile
+from tiny_bundle import make_bundle, make_graph, random_tile
 
+import rmr_sdk.engines.openvino as engine_module
 from rmr_sdk.bundle import Bundle
 from rmr_sdk.engines import open_engine
+from rmr_sdk.engines.cache import EngineCache
 from rmr_sdk.engines.openvino import MAX_STREAMS, import_openvino
+from rmr_sdk.errors import DeviceUnavailableError
+from rmr_sdk.manifest import Accuracy, Limit
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +71,10 @@ def test_a_damaged_cache_entry_is_made_again(damage: str, bundle: Bundle, cache_
     entry.write_bytes({"truncate": whole[:-9], "flip": flipped, "empty": b"", "foreign": b"x" * 99}[damage])
     engine, _ = open_engine(bundle, cache_dir=cache_dir)
     assert len(compute(engine, range(1))) == 1
-    assert len(entry.read_bytes()) == len(whole)
+    assert EngineCache("openvino", cache_dir).load(entry.stem) is not None
 
 
 def test_an_entry_that_openvino_refuses_is_made_again(bundle: Bundle, cache_dir: Path) -> None:
-    from rmr_sdk.engines.cache import EngineCache
-
     open_engine(bundle, cache_dir=cache_dir)
     (entry,) = cache_dir.rglob("*.bin")
     EngineCache("openvino", cache_dir).store(entry.stem, b"not a compiled network")
@@ -103,12 +105,55 @@ def test_bf16_is_computed_where_the_cpu_has_it(bundle: Bundle, cache_dir: Path, 
     assert 1e-5 < np.abs(one["probability"] - other["probability"]).max() < 0.05
 
 
-def test_int8_runs_the_int8_graph(bundle: Bundle, cache_dir: Path) -> None:
-    engine, _ = open_engine(bundle, precision="int8", cache_dir=cache_dir)
+def test_int8_runs_the_int8_graph(bundle: Bundle, cache_dir: Path, capabilities: list[str]) -> None:
+    engine, reason = open_engine(bundle, precision="int8", cache_dir=cache_dir)
     exact, _ = open_engine(bundle, precision="fp32", cache_dir=cache_dir)
+    rest = "bf16" if "BF16" in capabilities else "fp32"
     assert engine.info.precision == "int8"
+    assert engine.info.detail == f"1 of 3 convolutions and 0 of 0 matrix products in int8, the rest in {rest}"
+    assert reason.endswith(f"int8 (asked for; {engine.info.detail})")
+    assert exact.info.detail == ""
     one, other = compute(engine, range(1))[0], compute(exact, range(1))[0]
     assert 1e-6 < np.abs(one["probability"] - other["probability"]).max() < 0.05
+
+
+def test_int8_layers_are_counted_in_a_cached_network_too(bundle: Bundle, cache_dir: Path) -> None:
+    first, _ = open_engine(bundle, precision="int8", cache_dir=cache_dir)
+    again, _ = open_engine(bundle, precision="int8", cache_dir=cache_dir)
+    assert again.info == first.info
+
+
+def test_without_bf16_the_rest_of_int8_is_fp32(
+    bundle: Bundle, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_capabilities", lambda core, device: ("fp32", "int8"))
+    engine, _ = open_engine(bundle, precision="int8", cache_dir=cache_dir)
+    assert engine.info.detail.endswith("the rest in fp32")
+
+
+def test_an_int8_graph_that_runs_in_floating_point_is_refused(
+    bundle: Bundle, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bundle, "graph", lambda bundle, precision: make_graph("fp32").SerializeToString())
+    with pytest.raises(
+        DeviceUnavailableError, match=r"runs nothing of the int8 graph in int8 .* \(0 of 3 convolutions"
+    ):
+        open_engine(bundle, precision="int8", cache_dir=cache_dir)
+
+
+def test_auto_measures_the_precisions_of_a_gated_bundle_once(tmp_path: Path, cache_dir: Path) -> None:
+    names: tuple[Any, ...] = ("bf16", "int8")
+    figures = [Accuracy(precision=n, study_set="x", studies=1, metric="label_agreement", value=0.999) for n in names]
+    limits = (Limit(metric="label_agreement", minimum=0.995),)
+    gated = make_bundle(tmp_path / "gated", ("fp32", "int8"), accuracy=tuple(figures), tolerance=limits)
+    first, reason = open_engine(gated, threads=1, cache_dir=cache_dir)
+    assert "that passed the accuracy gate" in reason
+    again, cached = open_engine(gated, threads=1, cache_dir=cache_dir)
+    assert again.info == first.info
+    assert cached == reason.replace(", now", ", cached")
+    by_name, _ = open_engine(gated, precision=first.info.precision, threads=1, cache_dir=cache_dir)
+    for one, other in zip(compute(again, range(2)), compute(by_name, range(2)), strict=True):
+        np.testing.assert_array_equal(one["probability"], other["probability"])
 
 
 @pytest.mark.parametrize("before", ["", "import openvino_telemetry\n"])

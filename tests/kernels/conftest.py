@@ -29,7 +29,7 @@ def _load_emulated() -> ModuleType:
     return sys.modules["_emulated"]
 
 
-@pytest.fixture(params=["cpu", "emulated", "cuda"])
+@pytest.fixture(params=["cpu", "emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> Host:
     """Give each device in turn; skips those that are not there."""
     if request.param == "cpu":

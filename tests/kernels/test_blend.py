@@ -80,16 +80,20 @@ def expect(plan: TilePlan, predictions: Predictions, outputs: BlendOutputs) -> N
 
 
 def run_on_device(
-    device: Host, plan: TilePlan, predictions: Predictions, complement: bool, chosen: int = CHOSEN
+    device: Host, plan: TilePlan, predictions: Predictions, complement: bool, chosen: int = CHOSEN, padded: bool = False
 ) -> BlendOutputs:
-    """Blend through the native target, which is the same for host and device memory."""
+    """Blend through the native target, which is the same for host and device memory.
+
+    With `padded` rows of the ring leave room for whole words.
+    """
     schedule = schedule_rows(plan)
     channels = ring_channels(CLASSES, chosen, complement)
+    width = (plan.shape[2] + 6) // 4 * 4 if padded else plan.shape[2]
     outputs = BlendOutputs.allocate(plan.shape)
     handles = [device.put(array) for array in (outputs.labels, outputs.probability, outputs.fused)]
     target = device.ops.BlendTarget(
         *(device.put(array) for array in (schedule.slot, schedule.first, schedule.last)),
-        device.put(np.full((schedule.slots, channels, plan.shape[2]), np.nan, np.float32)),
+        device.put(np.full((schedule.slots, channels, width), np.nan, np.float32)),
         *handles,
         shape=plan.shape,
         classes=CLASSES,
@@ -162,13 +166,17 @@ def test_half_precision_is_read_exactly(device: Host) -> None:
     np.testing.assert_array_equal(device.get(fused), every.astype(np.float32))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("complement", [True, False])
+@pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("case", CASES)
-def test_device_and_host_agree_to_the_bit(emulated: Any, rng: np.random.Generator, case: str) -> None:
-    from kernel_devices import Emulated
-
+def test_device_and_host_agree_to_the_bit(
+    device: Host, rng: np.random.Generator, case: str, padded: bool, complement: bool, dtype: Any
+) -> None:
     plan = cover(*CASES[case])
-    predictions = predict(plan, rng)
-    ours, theirs = run_blender(plan, predictions), run_on_device(Emulated(emulated), plan, predictions, True)
+    predictions = predict(plan, rng, dtype)
+    ours = run_blender(plan, predictions, complement=complement)
+    theirs = run_on_device(device, plan, predictions, complement, padded=padded)
     for name in ("labels", "probability", "fused"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
@@ -208,6 +216,51 @@ def test_what_no_tile_covers_is_background(rng: np.random.Generator) -> None:
     assert not outputs.probability[outside].any()
     np.testing.assert_array_equal(outputs.fused[outside], np.float32(BIAS))
     assert outputs.labels[~outside].any()
+
+
+def test_rows_that_no_tile_covers_can_be_cleared(device: Host, rng: np.random.Generator) -> None:
+    shape = (20, 24, 29)
+    plan = plan_tiles((4, 6, 8), (14, 20, 21), shape, (8, 8, 8), 0.5)
+    schedule = schedule_rows(plan)
+    handles = [device.put(np.full(shape, 7, dtype)) for dtype in (np.uint8, np.float32, np.float32)]
+    rows = [device.put(array) for array in (schedule.slot, schedule.first, schedule.last)]
+    ring = device.put(np.empty((schedule.slots, 1, 32), np.float32))
+    facts = {"shape": shape, "classes": 3, "chosen_class": 2, "complement": True, "gain": 2.0, "bias": BIAS}
+    device.ops.BlendTarget(*rows, ring, *handles, **facts).clear()
+    covered = np.broadcast_to((schedule.first >= 0)[..., None], shape)
+    assert covered.any()
+    for handle, background in zip(handles, (0, 0.0, BIAS), strict=True):
+        np.testing.assert_array_equal(device.get(handle), np.where(covered, 7, np.float32(background)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("complement", [True, False])
+def test_flaws_are_found_where_they_count(device: Host, value: float, complement: bool, dtype: Any) -> None:
+    shape = (6, 7, 9)
+    plan = cover(shape, shape, 0.0)
+    schedule = schedule_rows(plan)
+    rows = [device.put(array) for array in (schedule.slot, schedule.first, schedule.last)]
+    windows = [device.put(window) for window in plan.tiles[0].windows]
+    facts = {"shape": shape, "classes": 3, "chosen_class": 2, "complement": complement, "gain": 1.0, "bias": 0.0}
+    for spoilt, expected in (
+        (None, (0, 0)),
+        ("fused", (1, 0)),
+        (0, (0, int(not complement))),
+        (1, (0, 1)),
+        (2, (0, 1)),
+    ):
+        probability, fused = np.full((3, *shape), 1 / 3, dtype), np.ones(shape, dtype)
+        if spoilt is not None:
+            (fused if spoilt == "fused" else probability[spoilt])[5, 6, 8] = value
+        outputs = BlendOutputs.allocate(shape)
+        handles = [device.put(array) for array in (outputs.labels, outputs.probability, outputs.fused)]
+        ring = device.put(np.empty((schedule.slots, ring_channels(3, 2, complement), 12), np.float32))
+        flaws = device.put(np.zeros(2, np.int32))
+        target = device.ops.BlendTarget(*rows, ring, *handles, **facts)
+        place = {"tile": 0, "origin": (0, 0, 0), "low": (0, 0, 0), "high": shape}
+        target.blend(device.put(probability), device.put(fused), *windows, **place, flaws=flaws)
+        assert tuple(device.get(flaws)) == expected
 
 
 def test_a_plan_without_tiles_is_all_background() -> None:

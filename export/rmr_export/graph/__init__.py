@@ -6,6 +6,8 @@ blocks       a row of blocks on one stream of tokens
 network      the whole network in its export form
 trace        to ONNX
 passes       clean-up of the traced graph
+device       rewrites that only GPUs gain by
+steps        all rewrites one after another
 """
 
 from __future__ import annotations

@@ -27,12 +27,13 @@ class ExportNetwork(nn.Module):
     Args:
         network: Left unchanged; its weights are copied.
         tile: (D, H, W) in voxels, multiples of what the network needs.
+        split_prelus: Whether PReLUs are written as `SplitPReLU`; without it only to see what that is worth.
 
     Attributes:
         masks: Region tables, which the graph takes as inputs behind the contrasts.
     """
 
-    def __init__(self, network: RmrFusion, tile: Triple) -> None:
+    def __init__(self, network: RmrFusion, tile: Triple, split_prelus: bool = True) -> None:
         super().__init__()
         self.masks = RegionMasks()
         self.network = copy.deepcopy(network).eval()
@@ -44,7 +45,8 @@ class ExportNetwork(nn.Module):
         for module in list(self.network.modules()):
             if isinstance(module, SwinUNETR):
                 _rewrite_swin_unetr(module, features, self.masks)
-        _rewrite_prelus(self.network)
+        if split_prelus:
+            _rewrite_prelus(self.network)
 
     def forward(self, t1w: Tensor, flair: Tensor, *tables: Tensor) -> tuple[Tensor, ...]:
         """Map contrasts (1, 1, D, H, W) to the fused image and, with a head, probabilities (1, K, D, H, W).

@@ -6,7 +6,7 @@ biases, PReLUs) is rewritten before tracing, in `network`; what tracing leaves b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -59,6 +59,21 @@ PASSES: tuple[Callable[[gs.Graph], None], ...] = (fold_constants, drop_identitie
 """In the order in which `tidy` applies them."""
 
 
+def apply_passes(model: onnx.ModelProto, passes: Sequence[Callable[[gs.Graph], None]]) -> onnx.ModelProto:
+    """Apply passes to a graph, and drop what nothing reads any more after each.
+
+    Args:
+        model: Left unchanged; none of its inputs has an initializer.
+        passes: In this order.
+    """
+    with G_LOGGER.suppress(G_LOGGER.ERROR):  # its warnings go to stdout, which belongs to the command line
+        graph = gs.import_onnx(model)
+        for apply in passes:
+            apply(graph)
+            graph.cleanup().toposort()
+        return gs.export_onnx(graph, do_type_check=False)
+
+
 def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     """Apply all passes, and leave nothing in the file that is not needed to run it.
 
@@ -70,12 +85,7 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     Returns:
         A new model with the same inputs and outputs.
     """
-    with G_LOGGER.suppress(G_LOGGER.ERROR):  # its warnings go to stdout, which belongs to the command line
-        graph = gs.import_onnx(model)
-        for apply in PASSES:
-            apply(graph)
-            graph.cleanup().toposort()
-        tidied = gs.export_onnx(graph, do_type_check=False)
+    tidied = apply_passes(model, PASSES)
     tidied.ir_version = IR_VERSION
     tidied.producer_name, tidied.producer_version = "rmr-export", __version__
     tidied.doc_string = tidied.graph.doc_string = ""

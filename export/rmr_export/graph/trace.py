@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from torch import Tensor, nn
 
 from rmr_export.errors import ExportError
 from rmr_training.models import RmrFusion
@@ -39,19 +40,42 @@ def build_graph(network: RmrFusion, tile: Triple) -> onnx.ModelProto:
     Raises:
         ExportError: The network cannot be computed on such a tile, or cannot be traced.
     """
-    rewritten = ExportNetwork(network, tile).eval()
-    tables = {f"regions_{number}": table for number, table in enumerate(rewritten.masks.tables)}
+    return trace_rewritten(ExportNetwork(network, tile), tile)
+
+
+def trace_rewritten(network: ExportNetwork, tile: Triple) -> onnx.ModelProto:
+    """Trace a network in its export form; see `build_graph`."""
+    tables = {f"regions_{number}": table for number, table in enumerate(network.masks.tables)}
+    traced = trace(network.eval(), tile, tables, network.network.head is not None)
+    model = tidy(traced)
+    _give_defaults(model, {name: table.numpy() for name, table in tables.items()})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def trace(module: nn.Module, tile: Triple, tables: Mapping[str, Tensor], with_head: bool) -> onnx.ModelProto:
+    """Trace a module as torch's exporter does, and change nothing.
+
+    Args:
+        module: Takes both contrasts and the tables, and gives the fused image and, with a head, probabilities.
+        tile: (D, H, W) in voxels.
+        tables: Name of each further input -> its value.
+        with_head: Whether there are probabilities.
+
+    Raises:
+        ExportError: It cannot be computed on such a tile, or cannot be traced.
+    """
     contrasts = [torch.zeros(1, 1, *tile) for _ in CONTRASTS]
     try:
         with torch.no_grad(), _quietly():
             program = torch.onnx.export(
-                rewritten,
+                module,
                 (*contrasts, *tables.values()),
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,
                 input_names=[*CONTRASTS, *tables],
-                output_names=["fused"] if network.head is None else ["fused", "probability"],
+                output_names=["fused", "probability"] if with_head else ["fused"],
             )
     except (RuntimeError, ValueError) as error:
         raise ExportError(
@@ -59,9 +83,7 @@ def build_graph(network: RmrFusion, tile: Triple) -> onnx.ModelProto:
             "Choose a tile whose sides are multiples of what encoder and head need, such as 32.",
             tile=tile,
         ) from error
-    model = tidy(program.model_proto)  # type: ignore[union-attr]  # None only from the exporter of old
-    _give_defaults(model, {name: table.numpy() for name, table in tables.items()})
-    onnx.checker.check_model(model, full_check=True)
+    model: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]  # None only from the exporter of old
     return model
 
 

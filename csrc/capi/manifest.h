@@ -1,0 +1,49 @@
+// What: what the runtime needs to know about a bundle, read from manifest.json and checked.
+// Layout: fields as in docs/bundle-format.md. Those that only tell where a network comes from are not read.
+// Twin: rmr_sdk/manifest.py.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace rmr::capi {
+
+using Triple = std::array<int64_t, 3>;
+
+struct Normalisation {
+  bool robust = false;  // otherwise minimum and maximum
+  double percentile = 99.0, floor_fraction = 0.02, high = 1.5;
+};
+
+struct BundleFile {
+  std::string path, sha256;
+  int64_t size = 0;
+  std::string precision;  // empty for the golden tile
+  bool onnx = false;
+};
+
+struct Manifest {
+  std::string name, version;
+  std::vector<std::string> contrasts;
+  size_t reference = 0;
+  std::string orientation;
+  std::array<double, 3> spacing_mm{};
+  double spacing_tolerance = 0.0;
+  Normalisation normalisation;
+  Triple tile_shape{};
+  double sigma_scale = 0.125;
+  std::vector<std::string> classes;
+  int lesion_class = -1;
+  std::vector<BundleFile> artifacts;
+  BundleFile golden;
+
+  std::string input_name(size_t contrast) const;  // the contrast in lower case
+  std::vector<std::string> precisions() const;    // that there is an ONNX graph for
+  int64_t tile_voxels() const { return tile_shape[0] * tile_shape[1] * tile_shape[2]; }
+};
+
+Manifest decode_manifest(const std::string& json);
+
+}  // namespace rmr::capi
