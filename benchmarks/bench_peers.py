@@ -27,7 +27,6 @@ from peer_process import OURS, Peer, Task
 from peers_study import EAGER, STUDY_PEERS, Setting
 
 from rmr_sdk.bundle import Bundle
-from rmr_sdk.engines.choice import gate
 from rmr_sdk.geometry import reorient
 from rmr_sdk.inference import plan_study
 from rmr_sdk.io.nifti import write_volume
@@ -200,7 +199,7 @@ def main() -> int:
         summarise(rows)
         check(rows, Path(place), facts)
     for name in (name for name in rows if name.startswith(OURS)):
-        rows[name]["gate"] = list(gate(manifest, name.rpartition(" ")[2]))
+        rows[name]["gate"] = list(manifest.tolerance_problems(name.rpartition(" ")[2]))
     report = {
         "benchmark": "peers",
         "date": date.today().isoformat(),

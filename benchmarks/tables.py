@@ -426,8 +426,8 @@ def quantise_table() -> str:
     times, fp32 = found["tile_cpu_s"], found["tile_cpu_s"]["fp32"]
     spent = ", ".join(f"{name} {value:.2f} ({fp32 / value:.2f} times)" for name, value in times.items())
     note = (
-        f"Calibrated on {found['calibration_tiles']} tiles, compared with fp32 on {found['compared_tiles']} others; peak "
-        f"memory {found['calibration_peak_gib']:.1f} GiB. CPU seconds of a tile on one thread: {spent}. "
+        f"Calibrated on {found['calibration_tiles']} tiles, compared with fp32 on {found['compared_tiles']} others; "
+        f"peak memory {found['calibration_peak_gib']:.1f} GiB. CPU seconds of a tile on one thread: {spent}. "
         f"{found['machine']['cpu']}, {found['date']}."
     )
     return table(head, rows) + "\n\n" + note

@@ -3,8 +3,8 @@
 
 A source volume is uint8, int16, uint16 or float32 with any strides; outputs are C-contiguous. `extract` writes float32
 or float16; with a `matrix` (3, 4) from indices of a `grid` to those of the source it interpolates linearly on the way.
-The ring of a blend is as wide as the volume or, on a GPU for speed, 3 wider at least and a multiple of 4; `flaws` (2,) is
-set to one where the fused image, where a probability is not finite. Wrong arguments raise
+The ring of a blend is as wide as the volume or, on a GPU for speed, 3 wider at least and a multiple of 4; `flaws` (2,)
+is set to one where the fused image, where a probability is not finite. Wrong arguments raise
 TypeError (type of an array) or ValueError (shape, layout, range) and name the argument.
 """
 

@@ -202,12 +202,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def tolerance_problems(self, precision: str) -> tuple[str, ...]:
         """Say why a precision must not be chosen unless it is asked for by name; empty where it may be.
 
-        Every figure of the precision whose metric `tolerance` limits must hold. A precision with a graph of its own,
-        fp16 or int8, needs at least one such figure: what was never measured is not within anything.
+        fp32 is what the others are measured against. Every figure of another whose metric `tolerance` limits must
+        hold, and there must be at least one: what was never measured is not within anything.
         """
+        if precision == "fp32":
+            return ()
         figures = [figure for figure in self.accuracy if figure.precision == precision]
         pairs = [(limit, figure) for figure in figures for limit in self.tolerance if limit.metric == figure.metric]
-        if not pairs and precision in ("fp16", "int8"):
+        if not pairs:
             return (f"the accuracy of {precision} against fp32 was not measured",)
         problems = (limit.problem(figure) for limit, figure in pairs)
         return tuple(problem for problem in problems if problem is not None)

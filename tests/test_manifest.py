@@ -199,12 +199,12 @@ def figure(precision: str, metric: str, value: float, study: str = "one") -> Acc
     ("figures", "precision", "problems"),
     [
         ([], "fp32", []),
-        ([], "bf16", []),
+        ([], "bf16", ["the accuracy of bf16 against fp32 was not measured"]),
         ([], "fp16", ["the accuracy of fp16 against fp32 was not measured"]),
         ([], "int8", ["the accuracy of int8 against fp32 was not measured"]),
         ([("int8", "lesion_dice", 0.1)], "int8", ["the accuracy of int8 against fp32 was not measured"]),
         ([("int8", "label_agreement", 0.995)], "int8", []),
-        ([("int8", "label_agreement", 0.99)], "bf16", []),
+        ([("fp32", "label_agreement", 0.99)], "fp32", []),
         ([("bf16", "label_agreement", 0.99)], "bf16", ["label_agreement on one is 0.99, below 0.995"]),
         (
             [("int8", "label_agreement", 0.999), ("int8", "fused_max_error", 0.25)],

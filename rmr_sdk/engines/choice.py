@@ -1,7 +1,7 @@
 """What "auto" means: the fastest precision whose accuracy was measured and is within the bundle's tolerance.
 
-Owns the accuracy gate, the candidates and the reason that a result records. Does not time them:
-`rmr_sdk.engines.decision` does, once per machine.
+Owns the candidates and the reason that a result records. What passes the gate the manifest says; the candidates are
+timed by `rmr_sdk.engines.decision`, once per machine.
 
     engines -> offers -> candidates -> gate -> one left: take it
                                             -> several:  the one decided on for this machine
@@ -59,19 +59,6 @@ def open_chosen(
     return engine, reason
 
 
-def gate(manifest: Manifest, precision: str) -> tuple[str, ...]:
-    """Say why a precision must not be chosen unless it is asked for by name; empty where it may be.
-
-    fp32 is what the others are measured against. Any other needs a figure that the manifest's tolerance limits.
-    """
-    if precision == "fp32":
-        return ()
-    limited = {limit.metric for limit in manifest.tolerance}
-    if not any(figure.precision == precision and figure.metric in limited for figure in manifest.accuracy):
-        return (f"the accuracy of {precision} against fp32 was not measured",)
-    return manifest.tolerance_problems(precision)
-
-
 def find_candidates(
     bundle: Bundle, request: EngineRequest, groups: Sequence[Sequence[EngineKind]]
 ) -> tuple[list[Candidate], tuple[str, ...]]:
@@ -124,7 +111,7 @@ def _fitting(bundle: Bundle, request: EngineRequest, offers: Sequence[tuple[Engi
 
 
 def _pass_gate(manifest: Manifest, candidates: Sequence[Candidate]) -> tuple[list[Candidate], dict[str, str]]:
-    problems = {candidate.precision: gate(manifest, candidate.precision) for candidate in candidates}
+    problems = {candidate.precision: manifest.tolerance_problems(candidate.precision) for candidate in candidates}
     left_out = {precision: "; ".join(found) for precision, found in problems.items() if found}
     passed = [candidate for candidate in candidates if candidate.precision not in left_out]
     if not passed:
@@ -137,7 +124,7 @@ def _pass_gate(manifest: Manifest, candidates: Sequence[Candidate]) -> tuple[lis
 
 
 def _warn(manifest: Manifest, precision: str) -> tuple[str, ...]:
-    problems = "; ".join(gate(manifest, precision))
+    problems = "; ".join(manifest.tolerance_problems(precision))
     return (f"{precision} runs because it was asked for by name: {problems}.",) if problems else ()
 
 

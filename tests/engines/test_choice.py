@@ -16,7 +16,7 @@ from rmr_sdk.bundle import Bundle
 from rmr_sdk.engines import decision, timing
 from rmr_sdk.engines.base import EngineRequest
 from rmr_sdk.engines.cache import EngineCache
-from rmr_sdk.engines.choice import gate, open_chosen
+from rmr_sdk.engines.choice import open_chosen
 from rmr_sdk.errors import ChecksumError, DeviceUnavailableError, EngineError, EngineMismatchError
 from rmr_sdk.manifest import Accuracy, Limit
 
@@ -146,13 +146,6 @@ def test_by_name_within_tolerance_nothing_is_said_or_measured(choose: Open, make
         assert engine.warnings == ()
         assert engine.tiles == 0
     assert len(maker.opened) == 3
-
-
-def test_the_gate_asks_for_a_figure_with_a_limit(tmp_path: Path) -> None:
-    unlimited = make_bundle(tmp_path / "a", accuracy=(figure("bf16", metric="lesion_dice"),), tolerance=TOLERANCE)
-    assert gate(unlimited.manifest, "bf16") == ("the accuracy of bf16 against fp32 was not measured",)
-    limited = make_bundle(tmp_path / "b", accuracy=(figure("bf16"),), tolerance=TOLERANCE).manifest
-    assert gate(limited, "bf16") == gate(limited, "fp32") == ()
 
 
 def test_nothing_that_may_be_chosen_is_an_error(choose: Open, maker: FakeMaker, tmp_path: Path) -> None:
