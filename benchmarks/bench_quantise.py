@@ -37,6 +37,7 @@ from rmr_export.precision.runners import openvino_runner
 from rmr_export.precision.sensitivity import Trial, analyse
 from rmr_export.precision.tiles import StudyTiles, SyntheticTiles, Tile, find_all
 from rmr_sdk.bundle import Bundle
+from rmr_sdk.engines.openvino import openvino_core
 from rmr_sdk.manifest import Manifest
 
 REPEATS = 3
@@ -90,9 +91,7 @@ def with_nncf(model: onnx.ModelProto, calibration: Sequence[Tile], trial: Trial)
         import nncf
     except ImportError as error:
         raise SystemExit("NNCF is not installed: pip install nncf, in an environment of its own") from error
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     reset_peak()
     started = time.process_time()
     made = nncf.quantize(

@@ -175,9 +175,9 @@ def open_openvino_bf16(setting: Setting) -> Run:
 def _open_openvino(setting: Setting, hint: str) -> Run:
     import torch
 
-    from rmr_sdk.engines.openvino import import_openvino
+    from rmr_sdk.engines.openvino import openvino_core
 
-    core = import_openvino().Core()
+    core = openvino_core()
     if hint == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise Unavailable("this CPU does not compute in bfloat16")
     options = {

@@ -164,12 +164,12 @@ def _check_engine(name: str, probe: Callable[[], EngineCheck]) -> EngineCheck:
 
 
 def _probe_openvino() -> EngineCheck:
-    from rmr_sdk.engines.openvino import import_openvino
+    from rmr_sdk.engines.openvino import import_openvino, openvino_core
     from rmr_sdk.engines.openvino_session import last_line
 
     openvino = import_openvino()
     try:
-        core = openvino.Core()
+        core = openvino_core()
         devices = tuple(
             DeviceCheck(
                 device=device.lower(),

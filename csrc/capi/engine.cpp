@@ -35,6 +35,14 @@ const Precision& precision_of(const std::string& name) {
   return *std::find_if(all.begin(), all.end(), [&](const Precision& each) { return name == each.name; });
 }
 
+// One core for the process, never destroyed: the CPU plugin takes a signal stack away with its core, and of two cores
+// that overlap the later one puts back a stack that the earlier one has freed, so that the next signal ends the
+// process.
+ov::Core& shared_core() {
+  static ov::Core* const core = new ov::Core;
+  return *core;
+}
+
 class OpenVinoEngine : public Engine {
  public:
   OpenVinoEngine(const Bundle& bundle, const EngineRequest& request) : bundle_(bundle) {
@@ -194,7 +202,7 @@ class OpenVinoEngine : public Engine {
   }
 
   const Bundle& bundle_;
-  ov::Core core_;
+  ov::Core& core_ = shared_core();
   ov::AnyMap config_;
   ov::CompiledModel compiled_;
   std::string precision_, graph_, warning_;

@@ -13,7 +13,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from rmr_sdk.engines.openvino import import_openvino
+from rmr_sdk.engines.openvino import openvino_core
 from rmr_training.models import RmrFusion, probabilities
 
 from .errors import ExportError
@@ -101,7 +101,7 @@ def _engines(model: onnx.ModelProto) -> Iterator[tuple[str, Callable[[bytes], Ru
 
 
 def _open_openvino(data: bytes) -> Run:
-    core = import_openvino().Core()
+    core = openvino_core()
     compiled = core.compile_model(core.read_model(data), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rmr_sdk.bundle import Bundle
-from rmr_sdk.engines.openvino import import_openvino
+from rmr_sdk.engines.openvino import openvino_core
 from rmr_sdk.errors import DeviceUnavailableError
 
 _CONVOLUTIONS = {
@@ -43,10 +43,10 @@ def count_cost(bundle: Bundle) -> GraphCost | None:
         ChecksumError: The graph is not the one that the manifest describes.
     """
     try:
-        openvino = import_openvino()
+        core = openvino_core()
     except DeviceUnavailableError:
         return None
-    model = openvino.Core().read_model(bundle.graph(bundle.manifest.onnx_precisions[0]))
+    model = core.read_model(bundle.graph(bundle.manifest.onnx_precisions[0]))
     macs = values = 0
     for node in model.get_ordered_ops():
         kind = node.get_type_name()

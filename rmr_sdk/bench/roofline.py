@@ -22,7 +22,7 @@ from rmr_sdk.bench.graph_cost import GraphCost, count_cost
 from rmr_sdk.bench.results import Configuration, Point, Roof, Roofline
 from rmr_sdk.bundle import Bundle
 from rmr_sdk.engines.cores import usable_cores
-from rmr_sdk.engines.openvino import import_openvino
+from rmr_sdk.engines.openvino import import_openvino, openvino_core
 from rmr_sdk.manifest import Manifest
 from rmr_sdk.study import Study
 
@@ -121,7 +121,7 @@ def _openvino_product(precision: str, threads: int, side: int) -> Callable[[], o
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
     }
-    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+    request = openvino_core().compile_model(model, "CPU", options).create_infer_request()
     request.set_input_tensor(openvino.Tensor(np.full((side, side), 0.5, np.float32)))
     infer: Callable[[], object] = request.infer
     return infer

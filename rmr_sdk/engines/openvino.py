@@ -48,6 +48,8 @@ MAX_STREAMS = 16
 
 _TELEMETRY = "openvino_telemetry"
 _import_lock = threading.Lock()
+_core_lock = threading.Lock()
+_cores: dict[ModuleType, Any] = {}
 
 # Graphs that serve a precision, the best first, and OpenVINO's names for it: the capability that a device needs and
 # the hint that makes it compute so.
@@ -60,7 +62,7 @@ _HINT_PRECISIONS = {hint: precision for precision, hint in _HINTS.items()}
 def offer_openvino(bundle: Bundle, request: EngineRequest) -> Offer:
     """Say what OpenVINO can do with a bundle on a device; see `rmr_sdk.engines.base.EngineKind`."""
     openvino = import_openvino()
-    core = openvino.Core()
+    core = openvino_core()
     device = _find_device(core, request.device)
     graphs, capabilities = bundle.manifest.onnx_precisions, _capabilities(core, device)
     precisions = tuple(
@@ -76,7 +78,7 @@ def open_openvino(bundle: Bundle, request: EngineRequest) -> OpenVinoEngine:
         EngineMismatchError, DeviceUnavailableError, EngineError, ChecksumError: As `rmr_sdk.engines.open_engine` says.
     """
     openvino = import_openvino()
-    core = openvino.Core()
+    core = openvino_core()
     device, precision = _find_device(core, request.device), request.precision
     graph = find_graph(bundle, precision, _GRAPHS[precision])
     _check_capability(core, device, precision)
@@ -117,6 +119,23 @@ def import_openvino() -> ModuleType:
             del sys.modules[_TELEMETRY]
             if known is not None:
                 sys.modules[_TELEMETRY] = known
+
+
+def openvino_core() -> Any:
+    """Return the one core of this process, made when it is first asked for and kept to the end.
+
+    OpenVINO's CPU plugin gives the thread that loads it another stack for signal handlers, and takes it away again with
+    the core. Of two cores whose lives overlap, the later one puts back a stack that the earlier one has freed: the next
+    signal then ends the process (seen with OpenVINO 2026.4). One core that stays takes nothing away.
+
+    Raises:
+        DeviceUnavailableError: OpenVINO is not installed, or cannot be loaded.
+    """
+    openvino = import_openvino()
+    with _core_lock:
+        if openvino not in _cores:
+            _cores[openvino] = openvino.Core()
+        return _cores[openvino]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,14 @@ import rmr_sdk.engines.openvino as engine_module
 from rmr_sdk.bundle import Bundle
 from rmr_sdk.engines import open_engine
 from rmr_sdk.engines.cache import EngineCache
-from rmr_sdk.engines.openvino import MAX_STREAMS, import_openvino
+from rmr_sdk.engines.openvino import MAX_STREAMS, import_openvino, openvino_core
 from rmr_sdk.errors import DeviceUnavailableError
 from rmr_sdk.manifest import Accuracy, Limit
 
 
 @pytest.fixture(scope="module")
 def capabilities() -> list[str]:
-    return list(import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return list(openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
@@ -190,3 +190,26 @@ def test_an_interrupted_wait_leaves_nothing_computing(bundle: Bundle, cache_dir:
             session.collect()
     session.close()
     assert len(compute(engine, range(2))) == 2
+
+
+SIGNALLED = """
+import os, signal, sys
+from rmr_sdk import Pipeline
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+first = Pipeline.open(sys.argv[1], cache_dir=sys.argv[2], precision="fp32")
+second = Pipeline.open(sys.argv[1], cache_dir=sys.argv[2], precision="fp32", threads=1)
+first.close()
+del first
+second.close()
+del second
+import gc
+gc.collect()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_signals_are_handled_after_pipelines_that_overlapped(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "tiny.zip")
+    command = [sys.executable, "-X", "faulthandler", "-c", SIGNALLED, str(tmp_path / "tiny.zip"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n")

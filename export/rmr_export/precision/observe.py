@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from rmr_sdk.engines.openvino import import_openvino
+from rmr_sdk.engines.onnx_tables import split_tables
+from rmr_sdk.engines.openvino import openvino_core
 from rmr_sdk.errors import ConfigError
 
 FloatArray = NDArray[np.float32]
@@ -79,8 +80,8 @@ class Observer:
         """
         for name in self.given:
             yield name, inputs[name]
-        for request, ports in self._parts:
-            outputs = request.infer(dict(inputs), share_outputs=True)
+        for request, ports, tables in self._parts:
+            outputs = request.infer({**inputs, **tables}, share_outputs=True)
             for name, port in ports.items():
                 yield name, outputs[port]
 
@@ -106,14 +107,18 @@ def _split(names: Sequence[str], sizes: Mapping[str, int], limit: int) -> Iterat
         yield part
 
 
-def _compile(model: onnx.ModelProto, names: Sequence[str], threads: int | None) -> tuple[Any, dict[str, Any]]:
+def _compile(
+    model: onnx.ModelProto, names: Sequence[str], threads: int | None
+) -> tuple[Any, dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return a request, its outputs by name, and the tables of the graph, which OpenVINO would unfold into masks."""
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     known = {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
     del watched.graph.output[:]
     for name in names:
         watched.graph.output.append(known.get(name) or onnx.ValueInfoProto(name=name))
-    core = import_openvino().Core()
+    core = openvino_core()
     config = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
-    compiled = core.compile_model(core.read_model(watched.SerializeToString()), "CPU", config)
-    return compiled.create_infer_request(), dict(zip(names, compiled.outputs, strict=True))
+    data, tables = split_tables(watched.SerializeToString())
+    compiled = core.compile_model(core.read_model(data), "CPU", config)
+    return compiled.create_infer_request(), dict(zip(names, compiled.outputs, strict=True)), tables

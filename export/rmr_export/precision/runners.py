@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 
 from rmr_export.parity import Run, Tensors
-from rmr_sdk.engines.openvino import import_openvino
+from rmr_sdk.engines.onnx_tables import split_tables
+from rmr_sdk.engines.openvino import openvino_core
 from rmr_sdk.errors import DeviceUnavailableError
 
 from .rounding import rounding_runner
@@ -45,7 +46,7 @@ def open_runner(graphs: Mapping[str, onnx.ModelProto], precision: str, threads: 
 
 def computes_bf16() -> bool:
     """Tell whether this processor computes in bf16."""
-    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def openvino_runner(graph: onnx.ModelProto, hint: str = "f32", threads: int | None = None) -> Run:
@@ -60,13 +61,14 @@ def openvino_runner(graph: onnx.ModelProto, hint: str = "f32", threads: int | No
             "Measure it on one that has AVX-512 BF16 or AMX.",
             precision=hint,
         )
-    core = import_openvino().Core()
+    core = openvino_core()
     config = {"INFERENCE_PRECISION_HINT": hint} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
-    compiled = core.compile_model(core.read_model(graph.SerializeToString()), "CPU", config)
+    data, tables = split_tables(graph.SerializeToString())
+    compiled = core.compile_model(core.read_model(data), "CPU", config)
     request = compiled.create_infer_request()
 
     def run(inputs: Tensors) -> dict[str, np.ndarray]:
-        outputs = request.infer(dict(inputs))
+        outputs = request.infer({**inputs, **tables})
         return {port.get_any_name(): np.array(outputs[port], np.float32) for port in compiled.outputs}
 
     return run
