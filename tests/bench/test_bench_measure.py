@@ -203,7 +203,7 @@ def test_without_openvino_the_network_is_left_out(
     def refuse() -> None:
         raise DeviceUnavailableError("gone")
 
-    monkeypatch.setattr("rmr_sdk.bench.graph_cost.import_openvino", refuse)
+    monkeypatch.setattr("rmr_sdk.bench.graph_cost.openvino_core", refuse)
     monkeypatch.setattr(roofline, "COPY_BYTES", 2**16)
     monkeypatch.setattr(roofline, "SIDE", 16)
     here = tuple(

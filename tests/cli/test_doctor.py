@@ -123,6 +123,7 @@ def test_an_engine_that_breaks_says_how(machine: Path, monkeypatch: pytest.Monke
             raise RuntimeError("Exception from core.cpp:1:\nthe driver is too old")
 
     monkeypatch.setattr(import_openvino(), "Core", Broken)
+    monkeypatch.setattr("rmr_sdk.engines.openvino._cores", {})
 
     def refuse(*_: Any, **__: Any) -> None:
         raise DeviceUnavailableError("OpenVINO does not start.", "Update the driver.")

@@ -22,7 +22,7 @@ import pytest
 from fake_cuda import FakeCuda
 from onnx import TensorProto
 
-from rmr_sdk.engines.openvino import import_openvino
+from rmr_sdk.engines.openvino import openvino_core
 
 HEADER = 64
 SCRATCH = 4096
@@ -294,7 +294,7 @@ class RuntimeCache:
 @functools.cache
 def compiled(model: bytes) -> Any:
     """Compile a graph, once for all tests."""
-    core = import_openvino().Core()
+    core = openvino_core()
     return core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 

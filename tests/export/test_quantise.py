@@ -313,7 +313,7 @@ def test_a_processor_without_bf16(graph: onnx.ModelProto, monkeypatch: pytest.Mo
         def get_property(self, device: str, name: str) -> list[str]:
             return ["FP32"]
 
-    monkeypatch.setattr(runners, "import_openvino", lambda: type("module", (), {"Core": Core}))
+    monkeypatch.setattr(runners, "openvino_core", Core)
     assert open_if_able({"fp32": graph}, "bf16", None) is None
 
 
