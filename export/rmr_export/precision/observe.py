@@ -1,7 +1,8 @@
 """Watch activations of a graph while tiles run through it, in bounded memory.
 
 OpenVINO computes the graph in f32 with the watched tensors as further outputs. Where they would take too much memory at
-once, the graph is run once for each part of them.
+once, the graph is compiled and run once for each part of them, and only one of these networks exists at a time: each
+would hold activations of its own.
 """
 
 from __future__ import annotations
@@ -59,10 +60,9 @@ class Observer:
                     "Export the bundle with a smaller --tile.",
                     tensor=name,
                 )
-        self._parts = [
-            _compile(model, part, threads)
-            for part in _split([name for name in wanted if name not in inputs], sizes, max_bytes)
-        ]
+        self._model, self._threads = model, threads
+        self._parts = list(_split([name for name in wanted if name not in inputs], sizes, max_bytes))
+        self._kept = _compile(model, self._parts[0], threads) if len(self._parts) == 1 else None
 
     @property
     def runs(self) -> int:
@@ -80,10 +80,12 @@ class Observer:
         """
         for name in self.given:
             yield name, inputs[name]
-        for request, ports, tables in self._parts:
+        for part in self._parts:
+            request, ports, tables = self._kept or _compile(self._model, part, self._threads)
             outputs = request.infer({**inputs, **tables}, share_outputs=True)
             for name, port in ports.items():
                 yield name, outputs[port]
+            del outputs, request
 
 
 def tensor_bytes(model: onnx.ModelProto) -> dict[str, int]:
