@@ -20,5 +20,5 @@ def test_every_raise_has_been_reached(request: pytest.FixtureRequest) -> None:
 
 def test_the_sites_are_found() -> None:
     found = [str(site) for site in raise_sites()]
-    assert any(site.startswith("rmr_sdk/inference.py") and "raise Cancelled(" in site for site in found)
+    assert any(site.startswith("rmr_sdk/watch.py") and "raise Cancelled(" in site for site in found)
     assert any("raise _contradiction(" in site for site in found)
