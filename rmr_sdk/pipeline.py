@@ -144,16 +144,7 @@ class Pipeline:
         check_overlap(overlap)
         watch.tell("prepare", 0, 1)
         with clock("prepare"):
-            prepared = prepare(
-                study,
-                self.manifest,
-                reference=reference,
-                align=align,
-                non_finite=non_finite,
-                brain_mask=brain_mask,
-                threads=self._threads,
-            )
-            plan = plan_study(prepared, self.manifest, overlap, self._threads)
+            prepared, plan = self._prepare(study, overlap, reference, align, non_finite, brain_mask)
         outputs = self._infer(study, prepared, plan, clock, watch)
         if prepared.brain is not None:
             forget_outside(prepared.brain, outputs.labels, outputs.probability)
@@ -181,16 +172,7 @@ class Pipeline:
         """
         check_overlap(overlap)
         started = time.perf_counter()
-        prepared = prepare(
-            study,
-            self.manifest,
-            reference=reference,
-            align=align,
-            non_finite=non_finite,
-            brain_mask=brain_mask,
-            threads=self._threads,
-        )
-        plan = plan_study(prepared, self.manifest, overlap, self._threads)
+        prepared, plan = self._prepare(study, overlap, reference, align, non_finite, brain_mask)
         memory = MemoryPlan(study, prepared, plan, make_blender(prepared, plan, self.manifest, 1), self.manifest)
         slots = memory.affordable_slots(self._engine.slots, self._max_memory_mib)
         prepare_s = time.perf_counter() - started
@@ -262,6 +244,27 @@ class Pipeline:
     def __repr__(self) -> str:
         info = self.engine_info
         return f"Pipeline({self.manifest.name!r}, {info.name} on {info.device}, {info.precision})"
+
+    def _prepare(
+        self,
+        study: Study,
+        overlap: float,
+        reference: str | None,
+        align: Align,
+        non_finite: NonFinite,
+        brain_mask: Volume | None,
+    ) -> tuple[Prepared, TilePlan]:
+        """Bring a study onto the common grid and cover it with tiles."""
+        prepared = prepare(
+            study,
+            self.manifest,
+            reference=reference,
+            align=align,
+            non_finite=non_finite,
+            brain_mask=brain_mask,
+            threads=self._threads,
+        )
+        return prepared, plan_study(prepared, self.manifest, overlap, self._threads)
 
     def _infer(
         self,

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from rmr_sdk.arrival import Slices, order_by_arrival
 from rmr_sdk.common_grid import choose_grid, same_place
-from rmr_sdk.errors import Cancelled, ConfigError, GeometryError, RmrError, StudyError
+from rmr_sdk.errors import Cancelled, ConfigError, GeometryError, StudyError
 from rmr_sdk.foreground import Foreground
 from rmr_sdk.geometry import Grid, reorient
 from rmr_sdk.inference import plan_study
@@ -91,7 +91,7 @@ class StudyStream:
         self._study = Study({name: {**known, **buffers}[name] for name in pipeline.manifest.contrasts})
         self._known = tuple(known)
         self._slices = Slices({name: buffer.data for name, buffer in buffers.items()}, options.slice_axis)
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self._computed: tuple[Prepared, TilePlan, BlendOutputs] | None = None
         self._exact = False
         self._worker = threading.Thread(target=self._work, name="rmr-stream", daemon=True)
@@ -162,7 +162,7 @@ class StudyStream:
             arrival = None if complete else self._slices.follow(prepared, plan, self._options.slice_axis)
             outputs = self._pipeline._infer(self._study, prepared, plan, self._clock, self._watch, arrival)
             self._computed = prepared, plan if arrival is None else arrival.computed_plan(), outputs
-        except RmrError as error:
+        except Exception as error:  # whatever it is belongs to the caller's thread
             if not (isinstance(error, Cancelled) and self._slices.abandoned):
                 self._error = error
 

@@ -225,12 +225,15 @@ def test_a_stream_ends_early(pipeline: Pipeline, options: dict[str, Any], kind: 
     assert pipeline.run(study).lesions
 
 
-def test_an_error_of_the_computation_reaches_the_next_add(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [EngineError("the engine broke."), ZeroDivisionError("a fault of ours")])
+def test_an_error_of_the_computation_reaches_the_next_add(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     study, failed = make_study(), threading.Event()
 
     def fail(*_: Any) -> None:
         failed.set()
-        raise EngineError("the engine broke.", "Try again.")
+        raise error
 
     monkeypatch.setattr(pipeline, "_infer", fail)
     with begin(pipeline, study, settle=0.5) as stream:
@@ -239,4 +242,5 @@ def test_an_error_of_the_computation_reaches_the_next_add(pipeline: Pipeline, mo
             stream.add("FLAIR", index, planes[index])
         assert failed.wait(30)
         stream._worker.join(30)
-        expect(EngineError, "the engine broke.", lambda: stream.add("FLAIR", 11, planes[11]))
+        with pytest.raises(type(error), match=str(error)):
+            stream.add("FLAIR", 11, planes[11])

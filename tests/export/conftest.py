@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from networks import TINY, make_network
+from networks import TINY, make_network, make_source
 
 from rmr_export import Source, export_bundle
 from rmr_sdk.bundle import Bundle
-from rmr_sdk.manifest import Robust
-from rmr_training.models import RmrFusion
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -20,11 +18,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def make_source(network: RmrFusion) -> Source:
-    """Say of a network what a checkpoint of ours would say."""
-    return Source(network, Robust(), "SAR", (1.0, 1.0, 1.0), 0.25, "Random weights, for a test.")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from rmr_export.checkpoint import Source
+from rmr_sdk.manifest import Robust
 from rmr_training.models import EncoderShape, Preset, RmrFusion
 
 TINY = Preset(
@@ -45,3 +47,8 @@ def make_network(preset: Preset) -> RmrFusion:
         elif parameter.ndim == 1 and not name.endswith("bias"):
             nn.init.uniform_(parameter, 0.2, 1.2)
     return network
+
+
+def make_source(network: RmrFusion) -> Source:
+    """Say of a network what a checkpoint of ours would say."""
+    return Source(network, Robust(), "SAR", (1.0, 1.0, 1.0), 0.25, "Random weights, for a test.")

@@ -13,8 +13,7 @@ import nibabel as nib
 import numpy as np
 import onnx
 import pytest
-from conftest import make_source
-from networks import TINY, make_network
+from networks import TINY, make_network, make_source
 
 from rmr_export import Card, export_bundle
 from rmr_export.cli import main
