@@ -127,7 +127,7 @@ def test_layers_fall_back_to_float_until_the_tolerance_holds(
     limit = (Limit(metric="fused_psnr_db", minimum=120.0),)
     # Three groups are left to choose from, so that few graphs have to be compiled.
     keep = tuple(
-        name for name in groups_of(graph) if name not in ("fusion", "head.output_block", "encoder1.patch_embed")
+        name for name in groups_of(graph) if name not in ("fusion.conv4", "head.output_block", "encoder1.patch_embed")
     )
     recipe = Recipe(
         tiles=1, threads=1, calibration=(cohort / "one",), check=(cohort / "two",), check_tiles=1, keep_float=keep

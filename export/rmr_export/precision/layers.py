@@ -19,7 +19,8 @@ class Layer:
 
     Attributes:
         name: Of its node.
-        group: The part of the network that it belongs to; sensitivity is reported by group.
+        group: The part of the network that it belongs to, by which sensitivity is reported: a convolution is one of its
+            own, and so are the linear layers of a transformer block.
         op: "Conv", "MatMul" or "Gemm".
         activation: Name of the tensor that it reads.
         weight: Name of the initializer that it multiplies by.
@@ -76,7 +77,7 @@ def _group(node: onnx.NodeProto) -> str:
     kept = path[:-1]  # the last part is "weight"
     if "blocks" in kept:
         kept = kept[: kept.index("blocks") + 2]
-    return re.sub(r"(\.(conv\d*|linear\d*|qkv|proj))+$", "", ".".join(kept)) or node_name(node)
+    return re.sub(r"(\.(linear\d*|qkv|proj))+$", "", ".".join(kept)) or node_name(node)
 
 
 _WRAPPERS = ("network", "autoencoder", "swinViT", "body", "conv", "0")
