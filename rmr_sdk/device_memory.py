@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rmr_sdk.cuda.base import Device, DeviceArray, Event, Stream
-from rmr_sdk.errors import DeviceError
+from rmr_sdk.errors import DeviceError, DeviceMemoryError
+
+MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,10 +97,15 @@ class Workspace:
     """A stream of a device and what one run has there; a context manager that gives all of it back, come what may.
 
     On an integrated device, whose memory is the host's, arrays for the host are mapped instead of copied.
+
+    Args:
+        device: Where.
+        max_memory_mib: Most memory of the device that the run may take, in MiB; None for no limit.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, max_memory_mib: float | None = None) -> None:
         self.device = device
+        self._limit, self._taken = max_memory_mib, 0
         self._held = ExitStack()
         self._uploaded: list[npt.NDArray[Any]] = []  # left alone until the stream has come by
         self.stream: Stream = device.stream()
@@ -107,8 +114,9 @@ class Workspace:
         """Take memory until the end of the run.
 
         Raises:
-            DeviceMemoryError: There is not enough.
+            DeviceMemoryError: There is not enough, or the run may not take so much.
         """
+        self.claim(shape, dtype)
         array = self.device.allocate(shape, dtype)
         self._held.callback(array.free)
         return array
@@ -150,6 +158,7 @@ class Workspace:
         """Take an array that the host wants to see, and the host's own; `fetch` fills the latter."""
         if not self.device.info.integrated:
             return self.take(shape, dtype), np.empty(shape, dtype)
+        self.claim(shape, dtype)
         host = self.device.pinned(shape, dtype)
         return self._hold(self.device.mapped(host)), host
 
@@ -172,7 +181,23 @@ class Workspace:
             self._held.close()
             self._uploaded.clear()
 
+    def claim(self, shape: Sequence[int], dtype: npt.DTypeLike) -> None:
+        """Count an array against what the run may take.
+
+        Raises:
+            DeviceMemoryError: It is more.
+        """
+        self._taken += math.prod(shape) * np.dtype(dtype).itemsize
+        if self._limit is not None and self._taken > self._limit * MIB:
+            raise DeviceMemoryError(
+                f"this study needs {-(-self._taken // MIB)} MiB or more on the GPU beside the network, and "
+                f"max_memory_mib is {self._limit:g}.",
+                "Raise max_memory_mib, or choose a bundle with smaller tiles.",
+                max_memory_mib=self._limit,
+            )
+
     def _map(self, array: npt.NDArray[Any]) -> DeviceArray:
+        self.claim(array.shape, array.dtype)
         host = self.device.pinned(array.shape, array.dtype)
         host[...] = array
         return self._hold(self.device.mapped(host))

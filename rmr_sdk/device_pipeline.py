@@ -52,7 +52,13 @@ def runs_on_device(engine: Engine) -> TypeGuard[DeviceEngine]:
 
 
 def infer_on_device(
-    engine: DeviceEngine, prepared: Prepared, plan: TilePlan, manifest: Manifest, clock: Stopwatch, watch: Watch
+    engine: DeviceEngine,
+    prepared: Prepared,
+    plan: TilePlan,
+    manifest: Manifest,
+    clock: Stopwatch,
+    watch: Watch,
+    max_memory_mib: float | None = None,
 ) -> BlendOutputs:
     """Run a plan's tiles with one upload, one download and everything between them on the engine's device.
 
@@ -63,18 +69,21 @@ def infer_on_device(
         manifest: Of the engine's bundle.
         clock: Takes the seconds of "upload", "network" (with cutting and blending) and "download".
         watch: Told after every tile.
+        max_memory_mib: Most memory of the device that the study may take beside the network; None for no limit.
 
     Returns:
         Outputs in host memory; on an integrated device in page-locked memory that the device wrote itself.
 
     Raises:
         Cancelled, DeadlineExceeded: As `Watch.tell`.
-        DeviceMemoryError: The device has too little memory for the study; nothing of it is left there.
+        DeviceMemoryError: The device has too little memory for the study, or it may not take so much; nothing of it
+            is left there.
         DeviceError: The device failed.
         EngineError: The engine failed on a tile, or gave values that are not finite.
     """
     kernels = device_kernels()
-    with engine.device.activate(), engine.device_session() as session, Workspace(engine.device) as space:
+    device = engine.device
+    with device.activate(), engine.device_session() as session, Workspace(device, max_memory_mib) as space:
         with clock("upload"):
             sources = place_sources(prepared, space)
             on_device, on_host = allocate_outputs(space, plan.shape, manifest)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rmr_sdk.cuda.base import Device, DeviceArray
+from rmr_sdk.cuda.base import DeviceArray
 from rmr_sdk.device_blend import DeviceBlender, DeviceOutputs
 from rmr_sdk.device_kernels import DeviceKernels, device_kernels
 from rmr_sdk.device_memory import DeviceView, Workspace
@@ -119,7 +119,8 @@ def run_on_device(
         ConfigError: The pipeline's engine does not compute on a GPU.
         StudyError: An array is of another type, or as `Pipeline.run`.
         ValueError: An array is null, or on another device.
-        DeviceMemoryError: The device has too little memory; nothing of the run is left there.
+        DeviceMemoryError: The device has too little memory, or the run may not take so much; nothing of it is left
+            there.
         RmrError: As `Pipeline.run`.
     """
     engine = _device_engine(pipeline)
@@ -127,7 +128,8 @@ def run_on_device(
     watch, clock = Watch(progress, deadline_s), Stopwatch()
     check_overlap(overlap)
     watch.tell("prepare", 0, 1)
-    with device.activate(), ExitStack() as held, engine.device_session() as session, Workspace(device) as space:
+    limit = pipeline._max_memory_mib
+    with device.activate(), ExitStack() as held, engine.device_session() as session, Workspace(device, limit) as space:
         with clock("prepare"):
             views = {name: _checked_view(name, array) for name, array in arrays.items()}
             copies = {name: _copy_to_host(view, kernels, space) for name, view in views.items()}
@@ -138,7 +140,7 @@ def run_on_device(
             sources = place_sources(prepared, space, _usable(views, study, prepared))
             foreground = DeviceForeground(sources, prepared, kernels, space)
             plan = plan_study(prepared, manifest, overlap, pipeline._threads, foreground)
-            outputs = _allocate(device, plan.shape, manifest, held)
+            outputs = _allocate(space, plan.shape, manifest, held)
             blender = DeviceBlender(plan, blend_options(prepared, manifest), outputs, kernels, space)
         with clock("network"):
             run_tiles(session, sources, plan, blender, kernels, space, watch)
@@ -187,11 +189,12 @@ def _usable(views: Mapping[str, DeviceView], study: Study, prepared: Prepared) -
     return {name: views[name] for name in scans if np.may_share_memory(scans[name].voxels, study[name].data)}
 
 
-def _allocate(device: Device, shape: Corner, manifest: Manifest, held: ExitStack) -> DeviceOutputs:
+def _allocate(space: Workspace, shape: Corner, manifest: Manifest, held: ExitStack) -> DeviceOutputs:
     def take(dtype: npt.DTypeLike, wanted: bool) -> DeviceArray | None:
         if not wanted:
             return None
-        array = device.allocate(shape, dtype)
+        space.claim(shape, dtype)
+        array = space.device.allocate(shape, dtype)
         held.callback(array.free)
         return array
 

@@ -81,7 +81,7 @@ class Pipeline:
             threads: Threads to compute with; None for all cores.
             cache_dir: Where compiled networks are kept; None for the user's cache.
             max_memory_mib: Most memory, in MiB, that a run may plan for its outputs, tiles and blending; the
-                network's own memory comes on top. None for no limit.
+                network's own memory comes on top. On a GPU it is that of the GPU. None for no limit.
 
         Raises:
             BundleError: The bundle does not exist, is damaged, or has no graph for the engine and the precision.
@@ -277,7 +277,8 @@ class Pipeline:
     ) -> BlendOutputs:
         """Run a plan's tiles through the engine."""
         if arrival is None and runs_on_device(self._engine):
-            return infer_on_device(self._engine, prepared, plan, self.manifest, clock, watch)
+            limit = self._max_memory_mib
+            return infer_on_device(self._engine, prepared, plan, self.manifest, clock, watch, limit)
         blender = make_blender(prepared, plan, self.manifest, self._threads)
         memory = MemoryPlan(study, prepared, plan, blender, self.manifest)
         slots = memory.affordable_slots(self._engine.slots, self._max_memory_mib)

@@ -196,6 +196,36 @@ def test_memory_can_run_out_anywhere(open_device: Open, host: Pipeline, integrat
         expect_same(pipeline.run(make_study()), expected)
 
 
+@pytest.mark.parametrize("integrated", [False, True], ids=["discrete", "integrated"])
+def test_a_run_takes_no_more_than_it_may(open_device: Open, host: Pipeline, integrated: bool) -> None:
+    study = make_study()
+    expected, refusals = host.run(study), []
+    limits = [float(limit) for limit in np.geomspace(0.001, 100, 60)]
+    for limit in limits:
+        pipeline, engine = open_device(integrated=integrated)
+        pipeline._max_memory_mib = limit
+        try:
+            expect_same(pipeline.run(study), expected)
+        except DeviceMemoryError as error:
+            refusals.append((limit, str(error), len(engine.device.live)))
+    assert [limit for limit, _, _ in refusals] == limits[: len(refusals)], "more memory never hurts"
+    assert 0 < len(refusals) < len(limits)
+    assert all(f"max_memory_mib is {limit:g}" in problem and not live for limit, problem, live in refusals)
+
+
+def test_a_run_on_arrays_of_the_device_takes_no_more_than_it_may(open_device: Open) -> None:
+    study = make_study()
+    pipeline, engine = open_device()
+    arrays = put(engine, study)
+    left = len(engine.device.live)
+    pipeline._max_memory_mib = 0.01
+    with pytest.raises(DeviceMemoryError, match="or more on the GPU beside the network"):
+        run_on_device(pipeline, arrays, affine=affines(study))
+    assert len(engine.device.live) == left
+    pipeline._max_memory_mib = 100.0
+    run_on_device(pipeline, arrays, affine=affines(study)).close()
+
+
 def test_a_lost_device_is_an_error_and_leaves_nothing(open_device: Open) -> None:
     pipeline, engine = open_device()
     engine.lost_at = 3

@@ -11,7 +11,6 @@ they save.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from rmr_export.graph import build_graph
 from rmr_export.graph.device import for_device
 from rmr_export.plan import Plan
 from rmr_export.precision.fp16 import to_fp16
+from rmr_export.precision.int8 import chosen_layers, quantise
 from rmr_sdk.bundle import Bundle
 from rmr_sdk.engines.tensorrt_library import load_library
 from rmr_training.models import RmrFusion, find_preset
@@ -39,11 +39,15 @@ def build(model: onnx.ModelProto, targets: tuple[int, ...] = TARGETS) -> Built:
     return build_engine(model, load_library("tensorrt-rtx"), BuildOptions(targets=targets))
 
 
-def make_paper() -> onnx.ModelProto:
+def paper_graph() -> onnx.ModelProto:
     """Export the paper preset with random weights on its own tile, as every export does, but without the proof."""
     torch.manual_seed(0)
     preset = replace(find_preset("paper"), head=None)
-    return to_fp16(for_device(build_graph(RmrFusion(preset).eval(), preset.tile)))
+    return build_graph(RmrFusion(preset).eval(), preset.tile)
+
+
+def make_paper() -> onnx.ModelProto:
+    return to_fp16(for_device(paper_graph()))
 
 
 @pytest.fixture(scope="module")
@@ -126,24 +130,19 @@ def test_attention_is_fused_in_fp16_only(shipped: onnx.ModelProto) -> None:
     assert set(plan.convolutions.values()) == {"fp32"}
 
 
-def test_int8_where_it_is_promised(shipped: onnx.ModelProto, make_int8: Callable[..., onnx.ModelProto]) -> None:
-    model = make_int8(shipped)
+@pytest.mark.parametrize(("name", "quantised_convolutions"), [("ms-edge", 35), ("paper", 21)])
+def test_int8_where_it_is_promised(name: str, quantised_convolutions: int, request: pytest.FixtureRequest) -> None:
+    """Every layer is quantised; plans do not depend on the ranges."""
+    graph = request.getfixturevalue("shipped") if name == "ms-edge" else paper_graph()
+    model = quantise(graph, {layer.activation: 1.0 for layer in chosen_layers(graph, ())})
     built = build(to_fp16(for_device(model)))
-    hold("ms-edge int8", built)
+    hold(f"{name} int8", built)
     quantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     promised = {node.name for node in model.graph.node if node.op_type == "Conv" and node.input[0] in quantised}
-    assert len(promised) == 35
+    assert len(promised) == quantised_convolutions
     assert {built.plan.convolutions[name] for name in promised} == {"int8"}
     rest = {name: found for name, found in built.plan.convolutions.items() if name not in promised}
     assert set(rest.values()) == {"fp16"}
-
-
-@pytest.fixture
-def make_int8() -> Callable[..., onnx.ModelProto]:
-    """Give a function that quantises every layer; plans do not depend on the ranges."""
-    from rmr_export.precision.int8 import chosen_layers, quantise
-
-    return lambda model: quantise(model, {layer.activation: 1.0 for layer in chosen_layers(model, ())})
 
 
 def test_graph_of_a_bundle() -> None:

@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 
 from .passes import apply_passes
 
-FloatArray = NDArray[np.float32]
+Array = NDArray[np.generic]
 
 NARROWEST = 9
 """TensorRT fuses attention for this head width and wider ones."""
 
 STEP = 16
 """Head widths are rounded up to a multiple: what its kernels compute in anyway."""
+
+QUANTISERS = ("QuantizeLinear", "DequantizeLinear", "Max")
+"""What may stand between a tensor and the int8 layer that reads it: `rmr_export.precision.int8` says why."""
 
 
 def pad_heads(graph: gs.Graph) -> None:
@@ -113,8 +116,8 @@ def _find_heads(split: gs.Node) -> tuple[gs.Node, gs.Node, gs.Node, gs.Node, gs.
     if apart is None or total is None or product is None or together is None or projection is None:
         return None
     shape = _constant(apart, 1)
-    weights = (_constant(product, 1), _constant(total, 1), _constant(projection, 1))
-    if shape is None or shape.size != 4 or shape[3] >= NARROWEST or any(values is None for values in weights):
+    fixed = (_weight(product), _constant(total, 1), _weight(projection))
+    if shape is None or shape.size != 4 or shape[3] >= NARROWEST or any(values is None for values in fixed):
         return None
     return product, total, apart, together, projection
 
@@ -123,19 +126,24 @@ def _widen(product: gs.Node, total: gs.Node, apart: gs.Node, together: gs.Node, 
     *places, heads, width = (int(length) for length in apart.inputs[1].values)
     wide = -(-width // STEP) * STEP
     channels = heads // 3 * wide
-    for node, place, axis in ((product, 1, 1), (total, 1, 0), (projection, 1, 0)):
-        _replace(node, place, _pad(node.inputs[place].values, axis, width, wide))
+    for node, axis in ((product, 1), (total, 0), (projection, 0)):
+        restored = _maker(node.inputs[1], "DequantizeLinear")
+        reader, place = (restored, 0) if restored else (node, 1)
+        _replace(reader, place, _pad(reader.inputs[place].values, axis, width, wide))
+        if restored and restored.attrs.get("axis", 1) == axis:  # a scale, never 0, and a zero point for each channel
+            _replace(restored, 1, _pad(restored.inputs[1].values, 0, width, wide, fill=1))
+            _replace(restored, 2, _pad(restored.inputs[2].values, 0, width, wide))
     _replace(apart, 1, np.array([*places, heads, wide]))
     _replace(together, 1, np.array([-1, channels]))
 
 
-def _pad(values: FloatArray, axis: int, width: int, wide: int) -> FloatArray:
-    """Fill up each group of `width` along an axis with zeros to `wide`."""
+def _pad(values: Array, axis: int, width: int, wide: int, fill: int = 0) -> Array:
+    """Fill up each group of `width` along an axis to `wide`."""
     before, after = values.shape[:axis], values.shape[axis + 1 :]
     groups = values.reshape(*before, -1, width, *after)
     padding = [(0, 0)] * groups.ndim
     padding[axis + 1] = (0, wide - width)
-    return np.pad(groups, padding).reshape(*before, -1, *after)
+    return np.pad(groups, padding, constant_values=fill).reshape(*before, -1, *after)
 
 
 def _mask(graph: gs.Graph, concat: gs.Node, gather: gs.Node) -> None:
@@ -203,27 +211,38 @@ def _add(
     return made
 
 
-def _make_constant(node: gs.Node, name: str, values: NDArray[np.generic]) -> gs.Constant:
+def _make_constant(node: gs.Node, name: str, values: Array) -> gs.Constant:
     return gs.Constant(f"{node.name}.{name}.values", np.ascontiguousarray(values))
 
 
-def _replace(node: gs.Node, place: int, values: NDArray[np.generic]) -> None:
+def _replace(node: gs.Node, place: int, values: Array) -> None:
     """Give a node a constant of its own: another may read the old one."""
     node.inputs[place] = gs.Constant(f"{node.name}.{node.inputs[place].name}", np.ascontiguousarray(values))
 
 
 def _before(node: gs.Node | None, op: str) -> gs.Node | None:
     """Return the node that makes the first input of another, where it is of that operator."""
-    makers = node.inputs[0].inputs if node is not None else []
-    return makers[0] if makers and makers[0].op == op else None
+    return _maker(node.inputs[0], op) if node is not None else None
+
+
+def _maker(tensor: gs.Tensor, op: str) -> gs.Node | None:
+    return tensor.inputs[0] if tensor.inputs and tensor.inputs[0].op == op else None
 
 
 def _after(node: gs.Node | None, op: str, output: int = 0) -> gs.Node | None:
-    """Return the only node that reads an output of another, where it is of that operator."""
+    """Return the only node that reads an output of another, quantised or not, where it is of that operator."""
     readers = node.outputs[output].outputs if node is not None and output < len(node.outputs) else []
-    return readers[0] if len(readers) == 1 and readers[0].op == op else None
+    if len(readers) != 1:
+        return None
+    return _after(readers[0], op) if readers[0].op in QUANTISERS else readers[0] if readers[0].op == op else None
 
 
-def _constant(node: gs.Node, place: int) -> NDArray[np.generic] | None:
+def _constant(node: gs.Node, place: int) -> Array | None:
     tensor = node.inputs[place] if place < len(node.inputs) else None
     return tensor.values if isinstance(tensor, gs.Constant) else None
+
+
+def _weight(node: gs.Node) -> Array | None:
+    """Return what a product multiplies by: its constant in float, or in int8 before the node that restores it."""
+    restored = _maker(node.inputs[1], "DequantizeLinear")
+    return _constant(restored or node, 0 if restored else 1)
