@@ -92,7 +92,7 @@ model-card: $(VENV)/.dev  ## what the card shows beside accuracy, and docs/model
 	$(BIN)/python benchmarks/bench_heads.py
 	$(BIN)/python benchmarks/model_card.py
 
-quantisation: $(VENV)/.dev  ## clipping methods and groups of layers in int8, measured: half an hour; needs RMR_DATA
+quantisation: $(VENV)/.dev  ## clipping methods and groups of layers in int8, measured: five minutes; needs RMR_DATA
 	$(BIN)/python benchmarks/bench_quantise.py
 	$(BIN)/python benchmarks/tables.py docs/quantisation.md
 

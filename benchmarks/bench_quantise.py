@@ -1,6 +1,6 @@
 """Quantisation measured: clipping methods, single groups of layers, memory, and another quantiser on the same tiles.
 
-    python benchmarks/bench_quantise.py                        methods, groups, time; half an hour on 2 quiet cores
+    python benchmarks/bench_quantise.py                        methods, groups, time; 5 minutes on 2 quiet cores
     python benchmarks/bench_quantise.py --methods-only         methods and time alone
     python benchmarks/bench_quantise.py --memory paper         peak memory of calibrating the paper preset, one tile
     python benchmarks/bench_quantise.py --nncf                 NNCF beside ours; install it in an environment of its own
@@ -34,7 +34,7 @@ from rmr_export.precision.gate import TOLERANCE
 from rmr_export.precision.int8 import quantise
 from rmr_export.precision.ranges import METHODS
 from rmr_export.precision.runners import openvino_runner
-from rmr_export.precision.sensitivity import Trial, analyse
+from rmr_export.precision.sensitivity import Trial, analyse, fall_back
 from rmr_export.precision.tiles import StudyTiles, SyntheticTiles, Tile, find_all
 from rmr_sdk.bundle import Bundle
 from rmr_sdk.engines.openvino import openvino_core
@@ -170,13 +170,19 @@ def measure(options: argparse.Namespace, data: Path) -> Row:
     shipped = to_fp16(quantise(chosen, ranges, exclude=wanted.keep_float))
     strain, figures = trial.strain(shipped)
     report["released"] = {"kept_float": list(wanted.keep_float), "strain": strain, **figures}
-    half = {"fp32": (model, "f32"), "bf16": (model, "bf16"), "int8, all layers": (quantise(chosen, ranges), "bf16")}
-    report["tile_cpu_s"] = seconds({**half, "int8, as released": (shipped, "bf16")}, trial.tiles[0][0])
+    graphs = {"fp32": (model, "f32"), "bf16": (model, "bf16"), "int8, all layers": (quantise(chosen, ranges), "bf16")}
+    graphs["int8, as released"] = (shipped, "bf16")
     if not options.methods_only:
+        costs = analyse(chosen, ranges, trial, told=lambda cost: print(cost, flush=True))
         report["groups"] = [
-            {"group": cost.group, "layers": cost.layers, "strain": cost.strain, **cost.figures}
-            for cost in analyse(chosen, ranges, trial)
+            {"group": cost.group, "layers": cost.layers, "strain": cost.strain, **cost.figures} for cost in costs
         ]
+        found_by_rule = fall_back(chosen, ranges, trial, costs)
+        alone = to_fp16(quantise(chosen, ranges, exclude=found_by_rule.excluded))
+        strain, figures = trial.strain(alone)
+        report["fall_back"] = {"kept_float": list(found_by_rule.excluded), "strain": strain, **figures}
+        graphs["int8, fallen back"] = (alone, "bf16")
+    report["tile_cpu_s"] = seconds(graphs, trial.tiles[0][0])
     return report
 
 

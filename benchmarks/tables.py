@@ -46,8 +46,9 @@ def pipeline_table() -> str:
                 f"ms-edge, {name}" if ours else name,
                 f"{seconds['total']:.1f}",
                 f"{ratio:.1f} x" if ours else "1",
-                f"{found['peak_rss']['ours_mib' if ours else 'peer_mib']}" if name != "bf16" else "",
+                f"{found['peak_mib'][name]:.0f}",
                 f"{100 * check['label_agreement']:.2f} %" if check else "",
+                f"{found['start_s'][name]:.1f}" if ours else "",
             ]
         )
     machine = found["machine"]
@@ -58,6 +59,7 @@ def pipeline_table() -> str:
         f"files {found['read_s']:.1f} s, saving all outputs {found['save_s']:.1f} s."
     )
     header = ["arrays in, arrays out", "seconds", "faster", "peak memory (MiB)", "same label as the peer"]
+    header.append("a process' start to its first tile (s)")
     return table(header, rows) + "\n\n" + note
 
 
@@ -422,7 +424,10 @@ def quantise_table() -> str:
         return "Not measured yet."
     head = ["every layer in int8, clipped by", "equalised", "same label", "lesion Dice to fp32", "fused (dB)"]
     rows = [[row["method"], "yes" if row["equalised"] else "no", *_int8_cells(row)] for row in found["methods"]]
-    rows.append(["as released", "", *_int8_cells(found["released"])])
+    if "fall_back" in found:
+        fallen = found["fall_back"]
+        rows.append([f"{len(fallen['kept_float'])} groups fallen back", "", *_int8_cells(fallen)])
+    rows.append([f"as released: {len(found['released']['kept_float'])} in float", "", *_int8_cells(found["released"])])
     times, fp32 = found["tile_cpu_s"], found["tile_cpu_s"]["fp32"]
     spent = ", ".join(f"{name} {value:.2f} ({fp32 / value:.2f} times)" for name, value in times.items())
     note = (
