@@ -21,7 +21,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import tables
 import torch
 from claims import page
 from claims.arms import ARMS, Arm, cost
@@ -31,6 +30,7 @@ from claims.training import Budget, Place, load_run, train
 from claims.verdicts import Runs, compare
 from claims.verdicts import claims as judge
 from machine import machine_facts
+from result_tables import newest
 
 from rmr_sdk.engines.cache import default_cache_dir
 from rmr_training.config import HELD_OUT
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if options.render:
-        page.render(tables.newest("claims"))
+        page.render(newest("claims"))
         return 0
     torch.set_num_threads(options.threads)
     values = vars(options) | {"autoencoder_steps": options.autoencoder_steps or options.steps}

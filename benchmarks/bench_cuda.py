@@ -100,7 +100,8 @@ def summarise(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 def bench_study(device: Device, study: Study, bundle: str, checkpoint: Path, overlap: float, rounds: int) -> Any:
     """Run the study through our pipelines and through the peers."""
     manifest = Bundle.open(bundle).manifest
-    setting = Setting(str(checkpoint), bundle, manifest.tile_shape, overlap, 4, "cuda", len(manifest.classes or ()))
+    classes, sigma = len(manifest.classes or ()), manifest.window.sigma_scale
+    setting = Setting(str(checkpoint), bundle, manifest.tile_shape, overlap, 4, "cuda", classes, sigma)
     prepared = prepare(study, manifest)
     plan = plan_study(prepared, manifest, overlap, 4)
     low, high = np.min([tile.low for tile in plan.tiles], 0), np.max([tile.high for tile in plan.tiles], 0)

@@ -185,6 +185,7 @@ def main() -> int:
         threads=options.threads,
         device=options.device,
         classes=len(manifest.classes or ()),
+        sigma_scale=manifest.window.sigma_scale,
     )
     precisions = options.precision or ["fp32", "bf16", *(p for p in manifest.onnx_precisions if p == "int8")]
     names = [f"{OURS} {precision}" for precision in dict.fromkeys(["fp32", *precisions])]

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from machine import machine_facts
+from peers_study import gaussian_window
 
 from rmr_sdk import Pipeline, Study
 
@@ -150,7 +151,7 @@ def agreement(study: Study, peer: Peer, result: Any) -> dict[str, float]:
     high = np.max([tile.high for tile in plan.tiles], 0)
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     inputs = peer.inputs()[(slice(None), slice(None), *box)]
-    window = _gaussian(peer.manifest.tile_shape, peer.manifest.window.sigma_scale)
+    window = gaussian_window(peer.manifest.tile_shape, peer.manifest.window.sigma_scale)
     _, theirs = peer.run(inputs, peer.torch.from_numpy(window))
     axes = reorient(study[peer.prepared.reference].grid, peer.manifest.orientation)
     ours = axes.apply(result.labels.data)[box]
@@ -161,11 +162,6 @@ def agreement(study: Study, peer: Peer, result: Any) -> dict[str, float]:
         "tiles": len(plan.tiles),
         "tiles_skipped": plan.skipped,
     }
-
-
-def _gaussian(shape: tuple[int, int, int], sigma_scale: float) -> np.ndarray:
-    axes = [np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (sigma_scale * n)) ** 2) for n in shape]
-    return (axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]).astype(np.float32)
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tables import newest, table
+from result_tables import newest, table
 
 
 def stability_table() -> str:

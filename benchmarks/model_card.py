@@ -18,6 +18,7 @@ import tables
 from cost import measure_cost
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from release_plan import ROOT, Plan, read_plan
+from result_tables import newest
 
 from rmr_export import read_card
 from rmr_sdk import Bundle
@@ -45,7 +46,7 @@ def render(plan: Plan) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    failures = tables.newest("failures") or NO_FAILURES
+    failures = newest("failures") or NO_FAILURES
     preset = Preset.from_metadata(read_checkpoint(plan.path)["preset"])
     return looks.get_template("model-card.md.j2").render(
         plan=plan,

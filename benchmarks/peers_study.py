@@ -44,6 +44,7 @@ class Setting:
         threads: To compute with.
         device: "cpu" or "cuda".
         classes: Number of classes.
+        sigma_scale: Deviation of the bundle's Gaussian window, in sides of a tile.
     """
 
     checkpoint: str
@@ -53,6 +54,13 @@ class Setting:
     threads: int
     device: str
     classes: int
+    sigma_scale: float
+
+
+def gaussian_window(shape: tuple[int, int, int], sigma_scale: float) -> FloatArray:
+    """Return the window that tiles are blended with, 1 in the middle."""
+    axes = [np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (sigma_scale * n)) ** 2) for n in shape]
+    return (axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]).astype(np.float32)
 
 
 class Unavailable(Exception):  # noqa: N818 - no error of this program
@@ -87,9 +95,11 @@ def load_module(setting: Setting) -> Any:
 
 
 def through_monai(setting: Setting, network: Network, autocast: str = "") -> Run:
-    """Tile and blend with MONAI, Gaussian window."""
+    """Tile and blend with MONAI, with the bundle's window, so that the labels are those of the same sums."""
     import torch
     from monai.inferers import sliding_window_inference
+
+    window = torch.from_numpy(gaussian_window(setting.tile_shape, setting.sigma_scale)).to(setting.device)
 
     def run(inputs: FloatArray) -> Answer:
         with torch.inference_mode(), _autocast(setting.device, autocast):
@@ -99,7 +109,8 @@ def through_monai(setting: Setting, network: Network, autocast: str = "") -> Run
                 1,
                 network,
                 setting.overlap,
-                mode="gaussian",
+                mode="constant",
+                roi_weight_map=window,
                 sw_device=setting.device,
                 device="cpu" if setting.device == "cpu" else setting.device,
             )

@@ -15,6 +15,7 @@ import msgspec
 from rmr_export.precision.calibration import METHOD
 from rmr_export.precision.make import Recipe
 from rmr_training.checkpoint import read_checkpoint
+from rmr_training.recipe import Stage
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "models"
@@ -91,6 +92,26 @@ class Precisions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         )
 
 
+class TrainingStage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run of `rmr-train` on the way to the checkpoints of a release.
+
+    Attributes:
+        name: Of the run's folder.
+        command: The stage.
+        config: Its TOML file, from the root of the project.
+        start: The run whose best weights it begins with; empty for new weights.
+        keep: The file under `models/` that its calibrated weights become; empty for none.
+        half: Whether that file is in float16.
+    """
+
+    name: str
+    command: Stage
+    config: str
+    start: str = ""
+    keep: str = ""
+    half: bool = False
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A release."""
 
@@ -101,6 +122,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     fold: tuple[Fold, ...] = ()
     gate: tuple[Gate, ...] = ()
     precisions: Precisions | None = None
+    stage: tuple[TrainingStage, ...] = ()
 
     @property
     def path(self) -> Path:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from rmr_sdk.atlas import LEAST_SIMILARITY, Placement
 from rmr_sdk.atlas.order import compare_orders
@@ -19,6 +18,7 @@ from rmr_sdk.location import OUTSIDE, TissueLabels
 from rmr_sdk.resample import resample
 from rmr_sdk.result import Lesion, QualityCheck
 from rmr_sdk.volume import Volume
+from rmr_sdk.white_matter import LEAST_SAMPLES, BoolArray, WhiteMatter, slice_unevenness, white_over_noise
 
 SLICE_MM = 3.0
 """Most length of a voxel: Wattjes et al., Lancet Neurology 20, 2021 (MAGNIMS, CMSC and NAIMS), for brain MRI in MS."""
@@ -46,14 +46,6 @@ BRAIN_ML = (700.0, 1700.0)
 """Grey and white matter of an adult: about 1130 ml in women, 1270 ml in men, deviation 110 (Allen et al., Am J Phys
 Anthropol 118, 2002); four deviations wide, and lower for atrophy."""
 
-_SAMPLES = 100_000
-_LEAST_SAMPLES = 500
-_THICK = 1.5  # times the least spacing: slices, not a volume
-_MOST_OF_A_SLICE = 0.3  # of the largest white matter of any slice: smaller ones are no sample
-_MAD_TO_DEVIATION = 1.4826
-
-BoolArray = npt.NDArray[np.bool_]
-
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Examined:
@@ -67,6 +59,8 @@ class Examined:
         placement: Where the atlas lies; None where it could not be looked for.
         lesions: The lesions; None without a segmentation.
         threads: Threads that may resample.
+        atlas: Where the atlas is sure of white and of grey matter, on the grid of the labels; None where it does not
+            fit. `check_quality` looks it up.
     """
 
     contrasts: Mapping[str, Volume]
@@ -76,11 +70,15 @@ class Examined:
     placement: Placement | None = None
     lesions: tuple[Lesion, ...] | None = None
     threads: int = 1
+    atlas: tuple[BoolArray, BoolArray] | None = None
 
 
 def check_quality(examined: Examined) -> tuple[QualityCheck, ...]:
     """Run every check that the study allows; those that need tissue labels are left out without them."""
     examined = replace(examined, contrasts={name: _finite(volume) for name, volume in examined.contrasts.items()})
+    placement, labels = examined.placement, examined.labels
+    if placement is not None and placement.fits and labels is not None:
+        examined = replace(examined, atlas=placement.tissue(labels.grid, examined.threads))
     return (*_check_contrasts(examined), *_check_anatomy(examined), *_check_lesions(examined))
 
 
@@ -97,14 +95,16 @@ def quality_warnings(checks: tuple[QualityCheck, ...]) -> tuple[str, ...]:
 
 def _check_contrasts(examined: Examined) -> Iterator[QualityCheck]:
     placement = examined.placement if examined.placement is not None and examined.placement.fits else None
-    white = _surely_white(examined, placement)
+    white, seen = _surely_white(examined), None
     for name, volume in examined.contrasts.items():
         yield _check_voxels(name, volume.grid)
         yield _check_clipping(name, volume)
         if placement is not None:
             yield _check_coverage(name, placement.coverage(volume.grid))
         if white is not None:
-            yield from _check_white(name, volume, _on(white, volume.grid, examined.threads))
+            if seen is None or not seen.grid.matches(volume.grid):
+                seen = WhiteMatter.of(_on(white, volume.grid, examined.threads), volume.grid)
+            yield from _check_white(name, volume, seen)
     yield from _check_order(examined)
 
 
@@ -146,8 +146,8 @@ def _check_coverage(name: str, share: float) -> QualityCheck:
     )
 
 
-def _check_white(name: str, volume: Volume, white: BoolArray) -> Iterator[QualityCheck]:
-    ratio = _white_over_noise(volume, white)
+def _check_white(name: str, volume: Volume, white: WhiteMatter) -> Iterator[QualityCheck]:
+    ratio = white_over_noise(volume, white)
     if ratio is not None:
         yield _check(
             "white matter over noise",
@@ -157,7 +157,7 @@ def _check_white(name: str, volume: Volume, white: BoolArray) -> Iterator[Qualit
             ok="Noise is low against white matter",
             warn=f"White matter is only {ratio:.1f} times the noise: small lesions may be noise, or hidden by it",
         )
-    uneven = _slice_unevenness(volume, white)
+    uneven = slice_unevenness(volume, white.mask)
     if uneven is not None:
         yield _check(
             "change between slices",
@@ -177,7 +177,7 @@ def _check_order(examined: Examined) -> Iterator[QualityCheck]:
     if not placement.fits:
         yield from _check_exchange(examined)
         return
-    masks = [(mask, labels.grid) for mask in placement.tissue(labels.grid, examined.threads)]
+    masks = [(mask, labels.grid) for mask in examined.atlas or ()]
     for name in [name for name in GREY_OVER_WHITE if name in examined.contrasts]:
         volume = examined.contrasts[name]
         white, grey = (_median(volume, _on(mask, volume.grid, examined.threads)) for mask in masks)
@@ -303,14 +303,14 @@ def _check(
     )
 
 
-def _surely_white(examined: Examined, placement: Placement | None) -> tuple[BoolArray, Grid] | None:
+def _surely_white(examined: Examined) -> tuple[BoolArray, Grid] | None:
     """Return where both labels and atlas see white matter; where the atlas does not fit, the labels alone."""
     labels, tissue = examined.labels, examined.tissue
     if labels is None or tissue is None:
         return None
     white = labels.data == tissue.white_matter
-    if placement is not None:
-        white &= placement.tissue(labels.grid, examined.threads)[0]
+    if examined.atlas is not None:
+        white &= examined.atlas[0]
     return white, labels.grid
 
 
@@ -324,56 +324,10 @@ def _on(mask: tuple[BoolArray, Grid], grid: Grid, threads: int) -> BoolArray:
 
 def _median(volume: Volume, mask: BoolArray) -> float | None:
     values = volume.data[mask]
-    return float(np.median(values)) if values.size >= _LEAST_SAMPLES else None
-
-
-def _white_over_noise(volume: Volume, white: BoolArray) -> float | None:
-    """Return the median of white matter over the deviation of its noise.
-
-    The noise is what a voxel differs by from the mean of its two neighbours within the slice, along each of its axes,
-    where all three are white matter: d has 1.5 times the variance of a voxel, and its median absolute value is robust
-    against lesions and vessels.
-    """
-    points = np.argwhere(white)
-    points = points[:: max(1, len(points) // _SAMPLES)]
-    data, least = volume.data, min(volume.grid.spacing_mm)
-    differences = []
-    for axis in (axis for axis, mm in enumerate(volume.grid.spacing_mm) if mm <= _THICK * least):
-        inner = points[(points[:, axis] > 0) & (points[:, axis] < data.shape[axis] - 1)]
-        step = np.eye(3, dtype=np.intp)[axis]
-        low, here, high = (tuple(place.T) for place in (inner - step, inner, inner + step))
-        among = white[low] & white[high]
-        before, middle, after = (data[place][among].astype(np.float64) for place in (low, here, high))
-        differences.append(middle - (before + after) / 2)
-    difference = np.concatenate(differences)
-    if difference.size < _LEAST_SAMPLES:
-        return None
-    deviation = _MAD_TO_DEVIATION * float(np.median(np.abs(difference))) / np.sqrt(1.5)
-    level = float(np.median(data[tuple(points.T)]))
-    return level / deviation if deviation > 0 else None
-
-
-def _slice_unevenness(volume: Volume, white: BoolArray) -> float | None:
-    """Return by how much the median of white matter differs from that of the two slices beside, in %, root mean square.
-
-    Slices are those across the longest side of a voxel, otherwise axial ones.
-    """
-    grid = volume.grid
-    thick = int(np.argmax(grid.spacing_mm))
-    if grid.spacing_mm[thick] <= _THICK * min(grid.spacing_mm):
-        thick = next(axis for axis, code in enumerate(grid.orientation) if code in "IS")
-    data, mask = np.moveaxis(volume.data, thick, 0), np.moveaxis(white, thick, 0)
-    sizes = mask.sum(axis=(1, 2))
-    enough = sizes >= max(_MOST_OF_A_SLICE * sizes.max(), _LEAST_SAMPLES)
-    medians = np.array([np.median(data[k][mask[k]]) if enough[k] else np.nan for k in range(len(data))])
-    change = medians[1:-1] - (medians[:-2] + medians[2:]) / 2
-    change = change[np.isfinite(change)]
-    if not change.size:
-        return None
-    return float(100 * np.sqrt(np.mean(change**2)) / np.nanmedian(medians))
+    return float(np.median(values)) if values.size >= LEAST_SAMPLES else None
 
 
 def _lesions_at_edges(labels: Volume, lesion: int) -> int:
     """Return the number of lesion voxels on the faces of the field of view."""
-    data = labels.data
-    return sum(int(np.count_nonzero(data.take(end, axis) == lesion)) for axis in range(3) for end in (0, -1))
+    faces = (np.moveaxis(labels.data, axis, 0)[end] for axis in range(3) for end in (0, -1))
+    return sum(int(np.count_nonzero(face == lesion)) for face in faces)

@@ -25,7 +25,7 @@ def bench() -> Iterator[SimpleNamespace]:
     """Give what measures and releases the bundle, scripts beside the packages."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     yield SimpleNamespace(
-        **{name: importlib.import_module(name) for name in ("bench_accuracy", "release_plan", "tables")}
+        **{name: importlib.import_module(name) for name in ("bench_accuracy", "release_plan", "result_tables")}
     )
     sys.path.remove(str(ROOT / "benchmarks"))
 
@@ -54,7 +54,7 @@ def test_every_file_is_the_one_of_the_manifest() -> None:
 def test_manifest_states_what_was_measured(bench: SimpleNamespace) -> None:
     manifest = Bundle.open("ms-edge").manifest
     stated = {entry.study_set: entry for entry in manifest.accuracy if entry.metric == "lesion_dice"}
-    measured = {row["study"]: row for row in bench.tables.newest("accuracy")["studies"]}
+    measured = {row["study"]: row for row in bench.result_tables.newest("accuracy")["studies"]}
     assert set(stated) == set(measured) == {"patient07", "patient19"}
     assert all(entry.studies == 1 for entry in stated.values())
     for study, entry in stated.items():

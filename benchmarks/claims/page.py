@@ -11,6 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import tables
+from result_tables import newest, table
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "claims.md"
 FIGURE = DOCUMENT.parent / "images" / "claims.png"
@@ -51,7 +52,7 @@ def verdict_table(found: Result) -> str:
         [NAMES[name], f"**{verdict}**", "; ".join(f"{_short(c)}: {c['verdict']}" for c in parts[name])]
         for name, verdict in found["claims"].items()
     ]
-    return tables.table(["claim", "verdict", "its parts"], rows)
+    return table(["claim", "verdict", "its parts"], rows)
 
 
 def comparison_table(found: Result) -> str:
@@ -67,7 +68,7 @@ def comparison_table(found: Result) -> str:
         ]
         for c in found["comparisons"]
     ]
-    return tables.table(["claim", "difference", "by seed", "mean", "standard error", "rule says"], rows)
+    return table(["claim", "difference", "by seed", "mean", "standard error", "rule says"], rows)
 
 
 def arm_table(found: Result) -> str:
@@ -83,7 +84,7 @@ def arm_table(found: Result) -> str:
         ]
         for arm in found["arms"]
     ]
-    return tables.table(["arm", "what", "steps", "parameters (M)", "kMAC a voxel", "longest run (s of CPU time)"], rows)
+    return table(["arm", "what", "steps", "parameters (M)", "kMAC a voxel", "longest run (s of CPU time)"], rows)
 
 
 def overlap_table(found: Result) -> str:
@@ -96,7 +97,7 @@ def overlap_table(found: Result) -> str:
             cells = [_spread([run["dice"][name] for run in runs]) for name in _CLASSES]
             rows.append([arm["name"], *cells, *(_spread([run["real"][name] for run in runs]) for name in studies)])
     header = ["arm", "CSF", "grey matter", "white matter", "lesion"]
-    return tables.table([*header, *(f"lesion, {name}" for name in studies)], rows)
+    return table([*header, *(f"lesion, {name}" for name in studies)], rows)
 
 
 def degraded_table(found: Result) -> str:
@@ -120,7 +121,7 @@ def degraded_table(found: Result) -> str:
                 ]
             )
     header = ["arm", "degradation", "lesion Dice", "tissue Dice", "drop, lesion", "drop, tissue", "change of image"]
-    return tables.table(header, rows)
+    return table(header, rows)
 
 
 def fusion_table(found: Result) -> str:
@@ -131,7 +132,7 @@ def fusion_table(found: Result) -> str:
         if runs:
             header = list(runs[0])
             rows.append([arm["name"], *(_spread([run[name] for run in runs]) for name in header)])
-    return tables.table(["arm", *(name.replace("_", " ") for name in header)], rows)
+    return table(["arm", *(name.replace("_", " ") for name in header)], rows)
 
 
 def reconstruction_note(found: Result) -> str:
@@ -149,14 +150,14 @@ def reconstruction_note(found: Result) -> str:
 
 def longer_table(found: Result) -> str:
     """The same seed with more steps, where such a result is there: which way the arms are going."""
-    longer = tables.newest("claims-longer")
+    longer = newest("claims-longer")
     rows = []
     for result in (found, longer) if longer else ():
         for arm in (arm["name"] for arm in longer["arms"] if arm["kind"] != "autoencoder"):
             runs = [run for run in _runs(result, arm) if run["seed"] < longer["seeds"]]
             cells = [_spread([run["figures"]["dice"][name] for run in runs]) for name in _CLASSES]
             rows.append([result["budget"]["steps"], arm, *cells])
-    return tables.table(["steps a stage", "arm", "CSF", "grey matter", "white matter", "lesion"], rows)
+    return table(["steps a stage", "arm", "CSF", "grey matter", "white matter", "lesion"], rows)
 
 
 def setting(found: Result) -> str:

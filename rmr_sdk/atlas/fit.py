@@ -110,7 +110,12 @@ def block_sums(voxels: npt.NDArray[Any], sides: Sequence[int], dtype: npt.DTypeL
     """Return the sums over blocks; those at the far ends may be of fewer voxels."""
     sums = voxels
     for axis, side in enumerate(sides):
-        sums = np.add.reduceat(sums, np.arange(0, sums.shape[axis], side), axis=axis, dtype=dtype)
+        along = np.moveaxis(sums, axis, 0)
+        added = np.zeros((-(-len(along) // side), *along.shape[1:]), dtype)
+        for offset in range(min(side, len(along))):  # whole layers at once: many times as fast as np.add.reduceat
+            part = along[offset::side]
+            added[: len(part)] += part
+        sums = np.moveaxis(added, 0, axis)
     return sums
 
 
@@ -234,7 +239,8 @@ def _look_up(
     strides = np.array([channels.shape[2] * channels.shape[3], channels.shape[3], 1])
     base = corner @ strides
     found = np.zeros((len(channels), len(world)))
+    shares = np.stack([1 - share, share]).transpose(2, 0, 1)  # axis, low or high, point
     for steps in np.ndindex(2, 2, 2):
-        weight = np.prod(np.where(steps, share, 1 - share), axis=1) * inside
+        weight = shares[0, steps[0]] * shares[1, steps[1]] * shares[2, steps[2]] * inside
         found += flat[:, base + np.minimum(steps, last) @ strides] * weight
     return found, seen

@@ -17,6 +17,7 @@ from rmr_sdk.bench.accuracy import accuracy_values
 from rmr_sdk.bench.results import BenchResult, Configuration, Roofline
 from rmr_sdk.bench.svg import short
 from rmr_sdk.manifest import INTENDED_USE
+from rmr_sdk.page_template import load_template
 
 WIDE, HALF, NARROW = 950.0, 455.0, 352.0
 """Widths of the plots in pixels: across the page, beside another one, and on a small screen."""
@@ -107,12 +108,4 @@ def _throttling(result: BenchResult) -> str:
 
 @lru_cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"short": short}
-    return environment.get_template("bench.html.j2")
+    return load_template(Path(__file__).parent / "templates" / "bench.html.j2", short=short)

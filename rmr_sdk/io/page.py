@@ -17,6 +17,7 @@ from PIL import Image
 
 from rmr_sdk.io.preview import CONVENTION, Colour
 from rmr_sdk.location import PERIVENTRICULAR
+from rmr_sdk.page_template import load_template
 from rmr_sdk.result import LEAST_DIAMETER_MM, Lesion, QualityCheck, describe_lesions, display_name, format_ml
 
 if TYPE_CHECKING:
@@ -127,15 +128,13 @@ def _embed(image: Image.Image) -> str:
 
 @lru_cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return load_template(
+        Path(__file__).parent / "templates" / "report.html.j2",
+        ml=format_ml,
+        name=display_name,
+        place=_place,
+        location=_location,
     )
-    environment.filters |= {"ml": format_ml, "name": display_name, "place": _place, "location": _location}
-    return environment.get_template("report.html.j2")
 
 
 def _place(point_mm: tuple[float, float, float]) -> str:

@@ -67,7 +67,7 @@ def test_the_best_precision_is_the_fastest_whose_labels_agree(
 
 
 def test_no_ratio_stands_beside_labels_that_differ(load: Callable[[str], ModuleType], rows: dict[str, Any]) -> None:
-    make_row = load("tables")._peer_row
+    make_row = load("speed_tables")._peer_row
     assert make_row(EAGER, rows[EAGER], rows) == [EAGER, "12.0", "4.0 x", "33.0", "11.0 x", "900 / 1000", "99.99 %"]
     assert make_row("odd", rows["odd"], rows) == ["odd", "2.0", "", "4.0", "", "900 / 1000", "50.00 %"]
     assert make_row("rmr_sdk fp16", rows["rmr_sdk fp16"], rows)[0] == "rmr_sdk fp16 (not gated)"
@@ -84,7 +84,7 @@ def test_a_peer_that_cannot_run_says_why(load: Callable[[str], ModuleType], monk
 
 
 def test_a_process_that_cannot_open_its_peer_says_so(load: Callable[[str], ModuleType], tmp_path: Path) -> None:
-    setting = load("peers_study").Setting("none.pth", "none", (8, 16, 16), 0.25, 1, "cpu", 5)
+    setting = load("peers_study").Setting("none.pth", "none", (8, 16, 16), 0.25, 1, "cpu", 5, 0.125)
     task = load("peer_process").Task("rmr_sdk fp32", setting, str(tmp_path))
     peer = load("peer_process").Peer(task)
     assert peer.ready["unavailable"].startswith('There is no bundle "none"')

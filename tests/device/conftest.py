@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from emulated_kernels import load_emulated
 from fake_gpu import FakeDevice, FakeEngine
 from tiny_bundle import TILE
 from tiny_study import make_tiny
 
 from rmr_sdk import _C, Pipeline
-
-
-def load_emulated() -> ModuleType:
-    """Load the device launchers compiled for the host, or skip."""
-    found = sorted((Path(__file__).parents[1] / "kernels").glob("_emulated*.so"))
-    if not found:
-        pytest.skip("tests/kernels/_emulated is not built: build with RMR_EMULATE=ON")
-    if "_emulated" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("_emulated", found[0])
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        sys.modules["_emulated"] = module
-    return sys.modules["_emulated"]
 
 
 @pytest.fixture

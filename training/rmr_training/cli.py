@@ -42,6 +42,7 @@ def _add_stage(commands: argparse._SubParsersAction[argparse.ArgumentParser], st
         "--start", type=Path, help="checkpoint whose weights to start from (joint: a trained autoencoder)"
     )
     parser.add_argument("--resume", action="store_true", help="go on from OUT/last.pth")
+    parser.add_argument("--minutes", type=float, help="stop after so long, ready for --resume (default: no limit)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of the training process")
     for item in fields(Recipe):
         kind = FLAG_TYPES[item.name]
@@ -79,7 +80,10 @@ def _train(options: argparse.Namespace) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"), disable=not sys.stdout.isatty()) as progress:
         task = progress.add_task(recipe.stage, total=recipe.steps, completed=trainer.step, loss=float("nan"))
-        trainer.run(lambda step, loss: progress.update(task, completed=step, loss=loss))
+        limit = None if options.minutes is None else 60 * options.minutes
+        trainer.run(lambda step, loss: progress.update(task, completed=step, loss=loss), limit)
+    if trainer.step < recipe.steps:
+        print(f"{options.out}: stopped after step {trainer.step} of {recipe.steps}; --resume goes on")
 
 
 def _synthesise(options: argparse.Namespace) -> None:

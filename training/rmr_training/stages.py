@@ -131,16 +131,17 @@ class Trainer:
         self.step, self.best = int(content["step"]), float(content["best"])
         self.studies = sorted({*self.studies, *content.get("studies", ())})
 
-    def run(self, progress: Callable[[int, float], None] | None = None) -> None:
+    def run(self, progress: Callable[[int, float], None] | None = None, seconds: float | None = None) -> None:
         """Train to the last step of the recipe.
 
         Args:
             progress: Called after each step with the steps done and the loss.
+            seconds: Stop after so long, ready to be resumed; None for no limit.
 
         Raises:
             TrainingError: The loss is not finite; the message names the studies of the batch.
         """
-        recipe = self.recipe
+        recipe, started = self.recipe, time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
         batches, steps = (
             self._batches(),
@@ -156,19 +157,24 @@ class Trainer:
             if progress is not None:
                 progress(self.step, loss)
             last = self.step == recipe.steps
+            late = seconds is not None and self._agree(time.monotonic() - started >= seconds)
             if self.accelerator.is_main_process:
                 if self.step % recipe.log_every == 0 or last:
                     steps.write(self.step, loss, learning_rate(self.step - 1, recipe))
                 if recipe.validate_every and (self.step % recipe.validate_every == 0 or last):
                     self._validate()
                 if self.step % recipe.checkpoint_every == 0 or last:
+                    self._keep()
                     self.save()
+                elif late:
+                    self.save()
+            if late:
+                break
         self.accelerator.wait_for_everyone()
 
     def save(self) -> None:
         """Write the averaged weights, then the state to resume from."""
         self._save_averaged("model.pth")
-        self._keep()
         extra: dict[str, Any] = {
             "optimizer": self.optimiser.state_dict(),
             "average": self.average.state_dict(),
@@ -261,6 +267,13 @@ class Trainer:
         self.optimiser.step()
         self.average.update_parameters(self.network)
         return float(loss.detach())
+
+    def _agree(self, late: bool) -> bool:
+        """Tell every process whether one of them is late: all stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return late
+        told: Tensor = self.accelerator.reduce(torch.tensor(float(late), device=self.device), "sum")  # type: ignore[assignment]
+        return bool(told > 0)
 
     def _average_gradients(self) -> None:
         """Take the mean of all processes' gradients, as one vector."""

@@ -1,0 +1,145 @@
+"""Tables of how good segmentation, fusion and alignment are, and what a network of another size would give."""
+
+from __future__ import annotations
+
+from result_tables import newest, table
+
+
+def accuracy_table() -> str:
+    """Lesion figures on real studies, and which of them the weights were trained on."""
+    found = newest("accuracy")
+    if not found:
+        return "Not measured yet."
+    header = ["study", "lesion Dice", "sensitivity", "false lesions", "volume found / true (ml)", "95 % Hausdorff (mm)"]
+    rows = [
+        [
+            row["study"],
+            f"{row['dice']:.2f}",
+            f"{row['sensitivity']:.2f}",
+            row["false_lesions"],
+            f"{row['predicted_ml']:.1f} / {row['truth_ml']:.1f}",
+            f"{row['hausdorff95_mm']:.0f}",
+        ]
+        for row in found["studies"]
+    ]
+    return table(header, rows) + f"\n\nn = {len(rows)} studies, {found['note']} ({found['date']})."
+
+
+def robustness_table() -> str:
+    """Lesion Dice of each study by kind and strength of damage, and how far it falls at most."""
+    found = newest("robustness")
+    if not found:
+        return "Not measured yet."
+    studies = [study["study"] for study in found["studies"]]
+    dice: dict[tuple[str, int], list[float]] = {}
+    for row in found["segmentation"]:
+        if row["class"] == "lesion":
+            dice.setdefault((row["condition"], row["strength"]), []).append(row["dice"])
+
+    def cell(level: tuple[str, int]) -> str:
+        change = min(after - before for after, before in zip(dice[level], dice["clean", 0], strict=True))
+        values = " / ".join(f"{value:.2f}" for value in dice[level])
+        return values if level == ("clean", 0) else f"{values} ({change:+.2f})"
+
+    about = {(row["condition"], row["strength"]): row["about"] for row in found["conditions"]}
+    strengths = sorted({strength for _, strength in dice} - {0})
+    damage = list(dict.fromkeys(name for name, _ in dice if name != "clean"))
+    header = ["damage", *({1: "mild", 2: "middling", 3: "strong"}[strength] for strength in strengths)]
+    rows = [["none", cell(("clean", 0)), *[""] * (len(strengths) - 1)]]
+    rows += [[name, *(cell((name, strength)) for strength in strengths)] for name in damage]
+    legend = "; ".join(f"{name}: {about[name, strengths[-1]]}" for name in damage)
+    note = (
+        f"Lesion Dice of {' / '.join(studies)} and the largest fall; n = {found['n']} studies, {found['note']} "
+        f"({found['date']}). In the last column {legend}."
+    )
+    return table(header, rows) + "\n\n" + note
+
+
+def fusion_table() -> str:
+    """Figures of the fused images of clean studies, beside simple baselines."""
+    found = newest("robustness")
+    if not found:
+        return "Not measured yet."
+    names = {
+        "ssim": "SSIM",
+        "nmi": "NMI",
+        "fmi": "FMI",
+        "qabf": "Q^AB/F",
+        "vif": "VIF",
+        "scd": "SCD",
+        "entropy": "bits",
+    }
+    means: dict[str, dict[str, float]] = {}
+    for row in found["summary"]:
+        if row["condition"] == "clean" and "method" in row:
+            means.setdefault(row["method"], {})[row["figure"]] = row["mean"]
+    rows = [[method, *(f"{figures[key]:.3f}" for key in names)] for method, figures in means.items()]
+    note = f"Means over n = {found['n']} studies, clean, of T1w and FLAIR alike; {found['note']} ({found['date']})."
+    return table(["fused by", *names.values()], rows) + "\n\n" + note
+
+
+def pareto_table() -> str:
+    """What each size of the network costs, and its Dice after the same small training."""
+    found = newest("pareto")
+    if not found:
+        return "Not measured yet."
+    header = [
+        "size",
+        "parameters (M)",
+        "kMAC a voxel",
+        "mean Dice",
+        "lesion Dice",
+        "fp32 (s)",
+        "bf16 (s)",
+        "bundle (MB)",
+    ]
+    header += ["training step (CPU s)", "steps a second", "waiting for samples"]
+    rows = [
+        [
+            row["size"],
+            f"{row['parameters'] / 1e6:.2f}",
+            f"{row['kmac_per_voxel']:.1f}",
+            f"{row['synthetic_dice']['mean']:.3f}",
+            f"{row['synthetic_dice']['lesion']:.3f}",
+            *(_seconds(row.get("seconds", {}), name) for name in ("fp32", "bf16")),
+            f"{row['bundle_mb']:.1f}",
+            f"{row['training']['step_cpu_s']:.1f}",
+            f"{row['training']['steps_per_s']:.2f}",
+            f"{100 * row['training']['waiting_share']:.0f} %",
+        ]
+        for row in found["sizes"]
+    ]
+    recipe, machine = found["recipe"], found["machine"]
+    note = (
+        f"Dice over {recipe['validation_patches']} synthetic patches of held-out lesion donors, after "
+        f"{recipe['steps']} steps of {recipe['batch']} patches of {recipe['side']}^3 for every size, one seed: all of "
+        f"them are far from done. Seconds of {found['study']}, arrays in, arrays out, {found['inference_threads']} "
+        f"threads, median of {found['repeats']} interleaved runs; training on {found['training_threads']} thread, a "
+        f"sample takes {found['sample_cpu_s']:.2f} s of CPU time to make. {machine['cpu']}, {machine['cores']} cores, "
+        f"{found['date']}."
+    )
+    return table(header, rows) + "\n\n" + note
+
+
+def alignment_table() -> str:
+    """What alignment did to each raw study, beside the published transform."""
+    found = newest("alignment")
+    if not found:
+        return "Not measured yet."
+    head = ("study", "done", "header to published (mm)", "ours to published (mm)", "seconds", "extra memory (MiB)")
+    rows = [
+        (
+            row["study"],
+            f"moved {row['moved_mm']} mm, {row['turned_deg']} degrees" if row["method"] == "rigid" else "header kept",
+            row["header_to_published_mm"],
+            row["ours_to_published_mm"],
+            row["seconds"],
+            row["memory_mib"],
+        )
+        for row in found["studies"]
+    ]
+    return f"{table(head, rows)}\n\n{found['machine']['cpu']}, {found['machine']['cores']} cores, {found['date']}."
+
+
+def _seconds(found: dict[str, float], name: str) -> str:
+    return f"{found[name]:.1f}" if name in found else ""
