@@ -33,7 +33,8 @@ def pipeline_table() -> str:
         f"{found['study']} ({' x '.join(map(str, found['shape']))}), overlap {found['overlap']}, median of "
         f"{found['repeats']} interleaved runs, {machine['cpu']}, {machine['cores']} cores, {found['date']}. "
         "What ours does besides the network, lesions measured and checks made, takes "
-        f"{100 * found['non_network_share']:.1f} % of the fp32 run; reading both files {found['read_s']:.1f} s, saving all outputs {found['save_s']:.1f} s."
+        f"{100 * found['non_network_share']:.1f} % of the fp32 run; reading both "
+        f"files {found['read_s']:.1f} s, saving all outputs {found['save_s']:.1f} s."
     )
     header = [
         "arrays in, arrays out",
