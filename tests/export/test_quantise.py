@@ -127,7 +127,9 @@ def test_layers_fall_back_to_float_until_the_tolerance_holds(
     limit = (Limit(metric="fused_psnr_db", minimum=120.0),)
     # Three groups are left to choose from, so that few graphs have to be compiled.
     keep = tuple(
-        name for name in groups_of(graph) if name not in ("fusion.conv4", "head.output_block", "encoder1.patch_embed")
+        name
+        for name in groups_of(graph)
+        if name not in ("fusion.conv5", "head.output_block", "decoder.layer2.double_conv.2")
     )
     recipe = Recipe(
         tiles=1, threads=1, calibration=(cohort / "one",), check=(cohort / "two",), check_tiles=1, keep_float=keep
@@ -139,7 +141,7 @@ def test_layers_fall_back_to_float_until_the_tolerance_holds(
     assert made.costs == sorted(made.costs, key=lambda cost: -cost.strain)
     assert list(made.fallen.excluded) == [cost.group for cost in made.costs[: len(made.fallen.excluded)]]
     assert len(made.fallen.steps) == len(made.fallen.excluded) + 1
-    assert made.fallen.steps[-1] < made.fallen.steps[0]
+    assert made.fallen.steps[-1] < made.fallen.steps[0], made.costs
     assert not set(keep) & {cost.group for cost in made.costs}
 
 

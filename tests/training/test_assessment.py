@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -321,12 +321,9 @@ def test_tables_are_made_from_the_document(
     (tmp_path / "cpu-robustness.json").write_text(
         to_json({**to_document(evaluation), "note": "by weights", "date": "2026-01-01"})
     )
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    tables, results = importlib.import_module("accuracy_tables"), importlib.import_module("result_tables")
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
     dice = {row["strength"]: row["dice"] for row in evaluation.segmentation}
     lines = tables.robustness_table().splitlines()
     assert lines[0] == "| damage | mild | strong |"
