@@ -292,3 +292,13 @@ def test_the_last_checkpoints_are_kept(maps: Material, tmp_path: Path) -> None:
     recipe = Recipe(stage="joint", steps=4, keep=2, **{**QUICK, "checkpoint_every": 1})
     Trainer(network(), recipe, maps, tmp_path).run()
     assert sorted(path.name for path in tmp_path.glob("model-*.pth")) == ["model-3.pth", "model-4.pth"]
+
+
+@pytest.mark.parametrize(("side", "sound"), [(16, False), (32, True)])
+def test_bfloat16_is_left_where_torch_is_unsound(side: int, sound: bool, maps: Material, tmp_path: Path) -> None:
+    """The head halves 8 voxels twice: its narrowest convolutions see 2 of them, or 4."""
+    made = network().train()
+    trainer = Trainer(made, Recipe(stage="joint", steps=1, **{**QUICK, "side": side, "amp": True}), maps, tmp_path)
+    assert trainer.recipe.amp is sound
+    assert made.training
+    assert not any(module._forward_pre_hooks for module in made.modules())

@@ -8,7 +8,7 @@ Source: Zhang et al., AAAI 38(7):7087-7095 (2024), and the authors' code for the
 from __future__ import annotations
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from .degradations import DEGRADATIONS
 from .losses import SegmentationLoss, content, reconstruction, visual
@@ -21,6 +21,32 @@ Batch = tuple[Tensor, Tensor, Tensor]
 def autocast(device: torch.device, amp: bool) -> torch.autocast:
     """Compute in bfloat16 where torch deems it safe."""
     return torch.autocast(device.type, torch.bfloat16, enabled=amp)
+
+
+def bfloat16_is_sound(network: RmrFusion, side: int, device: torch.device) -> bool:
+    """Tell whether gradients in bfloat16 can be trusted on patches of a side.
+
+    On a CPU torch 2.13 reads memory that nothing has written in the weight gradient of a bfloat16 Conv3d of stride 1
+    whose kernel is longer than 1 along the first axis, where its input is two voxels deep: the gradient is another one
+    each time, and sometimes NaN.
+    """
+    if device.type != "cpu":
+        return True
+    depths: list[int] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: depths.append(inputs[0].shape[2]))
+        for module in network.modules()
+        if isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1 and set(module.stride) == {1}
+    ]
+    patch, training = torch.zeros(1, 1, side, side, side, device=device), network.training
+    try:
+        with torch.no_grad():
+            network.eval()(patch, patch)
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    return 2 not in depths
 
 
 def autoencoder_loss(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from .data import LabelMap, Patches
 from .log import StepLog
 from .losses import SegmentationLoss
 from .models import RmrFusion
-from .objectives import Batch, autoencoder_loss, degrade_some, joint_loss
+from .objectives import Batch, autoencoder_loss, bfloat16_is_sound, degrade_some, joint_loss
 from .real import RealStudy
 from .recipe import Recipe, Stage, learning_rate
 from .sampling import keyed_generator
@@ -98,6 +98,9 @@ class Trainer:
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.device = self.accelerator.device
         network = network.to(self.device, memory_format=LAYOUT)  # type: ignore[call-overload]
+        if recipe.amp and not bfloat16_is_sound(network, recipe.side, self.device):
+            log.warning("patches of %d voxels are computed in float32: torch's bfloat16 is unsound there", recipe.side)
+            recipe = replace(recipe, amp=False)
         self.network, self.recipe, self.material, self.folder = network, recipe, material, folder
         self.parameters = trainable(network, recipe)
         self.optimiser = torch.optim.AdamW(self.parameters, recipe.rate, weight_decay=recipe.weight_decay)
