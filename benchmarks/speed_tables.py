@@ -43,8 +43,8 @@ def pipeline_table() -> str:
         "faster",
         "peak memory (MiB)",
         "same label as the peer",
+        "a process' start to its first tile (s)",
     ]
-    header.append("a process' start to its first tile (s)")
     return table(header, rows) + "\n\n" + note
 
 

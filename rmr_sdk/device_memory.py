@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from rmr_sdk.cuda.base import Device, DeviceArray, Event, Stream
 from rmr_sdk.errors import DeviceError, DeviceMemoryError
-
-MIB = 1024 * 1024
+from rmr_sdk.planning import MIB
 
 
 @dataclass(frozen=True, slots=True, eq=False)
