@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps-factor", type=float, default=1, help="times the steps of every recipe")
     parser.add_argument("--batch", type=int, help="patches a step (default: the recipes')")
     parser.add_argument("--workers", type=int, help="processes that make samples (default: the recipes')")
-    parser.add_argument("--calibration-patches", type=int, default=48)
+    parser.add_argument("--calibration-patches", type=int, default=96)
     parser.add_argument("--minutes", type=float, help="stop after so long, ready to be given again (default: no limit)")
     options = parser.parse_args(arguments)
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes

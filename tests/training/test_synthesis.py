@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from rmr_training.data import LabelMap, SyntheticPatches, split_by_donor
+from rmr_training.sampling import Draw
+from rmr_training.scanner import flatten_contrast
 from rmr_training.sheet import contact_sheet
 from rmr_training.synthesis import GREY, LESION, WHITE, Ranges, synthesise
 
@@ -94,3 +96,15 @@ def test_contact_sheet_shows_every_sample(label_map: LabelMap) -> None:
     stream = SyntheticPatches([label_map], 16, seed=0)
     sheet = contact_sheet([stream.sample(i) for i in range(5)], zoom=1)
     assert sheet.size == (4 * 3 * 16, 2 * 16)
+
+
+def test_low_contrast_brings_intensities_together_and_keeps_their_order() -> None:
+    draw = Draw(torch.Generator().manual_seed(0))
+    image = torch.linspace(0, 1.2, 50)
+    for flat in flatten_contrast(draw, [image, image], probability=1.0):
+        assert (flat.diff() > 0).all()
+        assert flat[0] == 0
+        ratio = float(flat[10] / flat[40])
+        assert 0.25**0.9 <= ratio <= 0.25**0.4
+    same, _ = flatten_contrast(draw, [image, image], probability=0.0)
+    assert same is image

@@ -6,7 +6,8 @@ arg-max of their scores then finds too much or too little. A voxel is called a l
     score(lesion) + offset > max of the other scores
 
 and the offset that gives the best lesion Dice over all validation patches is added to the bias of the head's last
-convolution: nothing changes at run time.
+convolution: nothing changes at run time. These patches lie anywhere in the brain, not near lesions as in training, so
+that there is as much lesion on them as in the heads that they come from.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ from rmr_sdk.errors import ConfigError, StudyError
 
 from .data import LabelMap, Patches
 from .models import RmrFusion
+from .synthesis import Ranges
 from .validation import VALIDATION_SEED
 
 LIMIT = 4.0
 """Largest offset; e^4 is a factor of 55 in the odds."""
+
+ANYWHERE = Ranges(lesion_centred=0.0, whole_head=0.0)
+"""Patches with as much lesion as heads have; of whole heads a third would lie outside the brain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class Calibration:
     patches: int
 
 
-def calibrate(network: RmrFusion, maps: Sequence[LabelMap], side: int = 64, patches: int = 48) -> Calibration:
+def calibrate(network: RmrFusion, maps: Sequence[LabelMap], side: int = 64, patches: int = 96) -> Calibration:
     """Find the offset of the lesion class (the last one) with the best Dice, and put it into the network.
 
     Args:
@@ -60,7 +65,7 @@ def calibrate(network: RmrFusion, maps: Sequence[LabelMap], side: int = 64, patc
     bias = _last_bias(network)
     if not maps:
         raise StudyError("there is no held-out label map to calibrate on.", "Hold a donor out.")
-    margins, truth = _margins(network.eval(), Patches(maps, side, VALIDATION_SEED), patches)
+    margins, truth = _margins(network.eval(), Patches(maps, side, VALIDATION_SEED, ranges=ANYWHERE), patches)
     if not bool(truth.any()):
         raise StudyError(
             f"no lesion on {patches} validation patches.", "Look at more of them, or hold out other donors."

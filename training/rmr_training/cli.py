@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     adjust.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     adjust.add_argument("--labelmaps", help="folder of label maps (default: labelmaps in RMR_DATA)")
     adjust.add_argument("--held-out", default=",".join(HELD_OUT), help="lesion donors to look at (default %(default)s)")
-    adjust.add_argument("--patches", type=int, default=48, help="patches to look at (default %(default)s)")
+    adjust.add_argument("--patches", type=int, default=96, help="patches to look at (default %(default)s)")
     adjust.set_defaults(command=_calibrate)
     add_evaluate(commands)
     options = parser.parse_args(arguments)

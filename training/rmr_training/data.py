@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.utils.data import IterableDataset
 
 from rmr_sdk.errors import FormatError, StudyError
 
+from .implants import Implant, bounding_box
 from .models import CLASSES
-from .real import ORIENTATION, RealStudy, cut_patch
+from .real import ORIENTATION, RealRanges, RealStudy, cut_patch
 from .sampling import keyed_generator
 from .synthesis import LESION, Ranges, Sample, synthesise
 
@@ -34,6 +35,7 @@ class LabelMap:
         weight: How often it is drawn, relative to the others.
         labels: uint8 (D, H, W) in `ORIENTATION`.
         lesions: int64 (n, 3), the voxels of its lesions.
+        box: float32 (2, 3), first voxel and extent of the brain.
     """
 
     name: str
@@ -41,6 +43,10 @@ class LabelMap:
     weight: float
     labels: NDArray[np.uint8]
     lesions: NDArray[np.int64]
+    box: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "box", torch.from_numpy(bounding_box(self.labels > 0)).float())
 
 
 def load_label_maps(folder: Path) -> list[LabelMap]:
@@ -123,9 +129,19 @@ class Patches(IterableDataset[tuple[Tensor, Tensor, Tensor, str]]):
         generator = keyed_generator(self.seed, index)
         if self.real_share and float(torch.rand((), generator=generator)) < self.real_share:
             study = self.real[int(torch.randint(len(self.real), (), generator=generator))]
-            return cut_patch(study, self.side, generator), study.name
-        chosen = self.maps[int(torch.multinomial(self.weights, 1, generator=generator))]
+            return self._cut(study, generator), study.name
+        chosen = self._choose(generator)
         return synthesise(chosen.labels, chosen.lesions, self.side, generator, self.ranges), chosen.name
+
+    def _choose(self, generator: Generator) -> LabelMap:
+        return self.maps[int(torch.multinomial(self.weights, 1, generator=generator))]
+
+    def _cut(self, study: RealStudy, generator: Generator) -> Sample:
+        ranges, implant = self.ranges or Ranges(), None
+        if study.tissue is not None and float(torch.rand((), generator=generator)) < ranges.implants:
+            chosen = self._choose(generator)
+            implant = Implant(chosen.labels, chosen.lesions, chosen.box, ranges)
+        return cut_patch(study, self.side, generator, RealRanges(low_contrast=ranges.low_contrast), implant)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, str]]:
         """Yield whole batches in turn to each worker, as a `DataLoader` of batch size `batch` collects them."""

@@ -25,9 +25,10 @@ from rmr_sdk.study import Study
 from rmr_sdk.volume import to_kernel_dtype
 
 from .checkpoint import NORMALISATION
+from .implants import DARKEST_TISSUE, Implant, Tissue, find_tissue
 from .losses import UNKNOWN
 from .sampling import Draw, keyed_generator, sample_linear, sample_nearest, sampling_points
-from .scanner import scan
+from .scanner import flatten_contrast, scan
 from .synthesis import LESION, Sample
 
 ORIENTATION = "SAR"
@@ -35,7 +36,6 @@ ORIENTATION = "SAR"
 
 SPACING_MM = (1.0, 1.0, 1.0)
 _SPACING_TOLERANCE = 0.15
-_TISSUE = 0.15  # of the 99th percentile; what is darker on both contrasts is air or bone
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +48,7 @@ class RealStudy:
         labels: uint8 (D, H, W): `LESION`, 0 for air and `UNKNOWN` elsewhere; None without a lesion mask.
         lesions: int64 (n, 3), the voxels of its lesions.
         brain: int64 (n, 3), voxels of tissue, thinned out; patches are centred on them.
+        tissue: What lesions are implanted with; None without a lesion mask.
     """
 
     name: str
@@ -55,6 +56,7 @@ class RealStudy:
     labels: Tensor | None
     lesions: NDArray[np.int64]
     brain: NDArray[np.int64]
+    tissue: Tissue | None = None
 
 
 def find_study_folders(folder: Path) -> list[Path]:
@@ -95,13 +97,14 @@ def load_real_study(folder: Path, labelled: bool) -> RealStudy:
         raise type(error)(f"study {folder.name}: {error.problem}", error.fix, study=folder.name) from error
     foreground = np.asarray((images > 0).any(0))
     labels = None if mask is None else torch.from_numpy(np.where(mask, LESION, np.where(foreground, UNKNOWN, 0)))
-    places = np.argwhere(np.asarray((images > _TISSUE).any(0))[::4, ::4, ::4]) * 4
+    places = np.argwhere(np.asarray((images > DARKEST_TISSUE).any(0))[::4, ::4, ::4]) * 4
     return RealStudy(
         folder.name,
         torch.from_numpy(images),
         None if labels is None else labels.to(torch.uint8),
         np.argwhere(mask) if mask is not None else np.empty((0, 3), np.int64),
         places,
+        None if mask is None else find_tissue(images, mask),
     )
 
 
@@ -148,6 +151,7 @@ class RealRanges:
         bias: Largest deviation of the logarithm of the bias field.
         noise: Largest deviation of the noise.
         gain: Largest change of each contrast's scale.
+        low_contrast: Probability that contrast is lost.
     """
 
     lesion_centred: float = 0.5
@@ -158,33 +162,49 @@ class RealRanges:
     bias: float = 0.15
     noise: float = 0.03
     gain: float = 0.12
+    low_contrast: float = 0.1
 
 
-def cut_patch(study: RealStudy, side: int, generator: Generator, ranges: RealRanges | None = None) -> Sample:
-    """Cut one patch out of a study, bent and worsened at random; without a mask all labels are `UNKNOWN`."""
+def cut_patch(
+    study: RealStudy, side: int, generator: Generator, ranges: RealRanges | None = None, implant: Implant | None = None
+) -> Sample:
+    """Cut one patch out of a study, bent and worsened at random; without a mask all labels are `UNKNOWN`.
+
+    Args:
+        study: The study.
+        side: Side of the patch in voxels.
+        generator: Source of all randomness.
+        ranges: How far patches vary.
+        implant: Lesions to put into its white matter; needs a study with a lesion mask.
+    """
     ranges = ranges or RealRanges()
     draw = Draw(generator)
+    near = study.lesions
+    if implant is not None and study.tissue is not None and draw.chance(0.5):
+        near = implant.places(study.tissue)
     points = sampling_points(
-        draw, _centre(draw, study, side, ranges), side, ranges.rotation, ranges.scale, ranges.elastic
+        draw, _centre(draw, study, near, side, ranges), side, ranges.rotation, ranges.scale, ranges.elastic
     )
     images = sample_linear(study.images, points)
+    labels = None if study.labels is None else sample_nearest(study.labels, points)
+    if implant is not None and study.tissue is not None and labels is not None:
+        images, labels = implant.put(draw, study.tissue, points, images, labels)
     axis = draw.integer(0, 2) if draw.chance(ranges.thick_slices) else None
     worsened = []
     for image in images:
         made = scan(draw, image[None, None], axis, ranges.bias, ranges.noise, gamma=0.12)
         made = made * (image > 0) if draw.chance(0.7) else made
         worsened.append((made[0] * draw.uniform(1 - ranges.gain, 1 + ranges.gain)).clamp(0, 1.5))
-    if study.labels is None:
+    if labels is None:
         labels = torch.full([side] * 3, UNKNOWN, dtype=torch.uint8)
-    else:
-        labels = sample_nearest(study.labels, points)
-    return Sample(worsened[0], worsened[1], labels)
+    t1w, flair = flatten_contrast(draw, worsened, ranges.low_contrast)
+    return Sample(t1w, flair, labels)
 
 
-def _centre(draw: Draw, study: RealStudy, side: int, ranges: RealRanges) -> Tensor:
+def _centre(draw: Draw, study: RealStudy, lesions: NDArray[np.int64], side: int, ranges: RealRanges) -> Tensor:
     places = study.brain
-    if len(study.lesions) and draw.chance(ranges.lesion_centred):
-        places = study.lesions
+    if len(lesions) and draw.chance(ranges.lesion_centred):
+        places = lesions
     voxel = torch.from_numpy(places[draw.integer(0, len(places) - 1)]).float()
     reach = side // 4
     return voxel + torch.tensor([draw.integer(-reach, reach) for _ in range(3)]).float()

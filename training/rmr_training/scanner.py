@@ -67,3 +67,10 @@ def normalise(draw: Draw, image: Tensor, tissue: Tensor, spread: Sequence[float]
     rank = max(1, round(0.99 * len(values)))
     top = values.kthvalue(rank).values.clamp(min=1e-3)
     return (image / top * draw.uniform(*spread)).clamp(0, 1.5)
+
+
+def flatten_contrast(draw: Draw, images: Sequence[Tensor], probability: float) -> tuple[Tensor, Tensor]:
+    """Take contrast from both normalised images, with the given probability, by a power of 0.4 to 0.9."""
+    if draw.chance(probability):
+        images = [image ** draw.uniform(0.4, 0.9) for image in images]
+    return images[0], images[1]

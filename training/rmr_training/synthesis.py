@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from .sampling import Draw, sample_nearest, sampling_points
-from .scanner import misalign, normalise, scan
+from .scanner import flatten_contrast, misalign, normalise, scan
 from .surroundings import head_shell, remnants
 
 BACKGROUND, CSF, GREY, WHITE, LESION = range(5)
@@ -50,6 +50,8 @@ class Ranges:
         elastic: Deviation of the elastic displacement, in voxels.
         misalignment: Largest shift of FLAIR against T1 per axis, in voxels.
         lesion_contrast: Least and most brightness of lesions on FLAIR above the brighter of grey and white matter.
+        low_contrast: Probability that contrast is lost, on patches of real studies too.
+        implants: Probability that a patch of a real study gets lesions of a label map.
     """
 
     lesion_centred: float = 0.6
@@ -65,6 +67,8 @@ class Ranges:
     elastic: float = 2.5
     misalignment: float = 0.8
     lesion_contrast: tuple[float, float] = (0.04, 0.60)
+    low_contrast: float = 0.1
+    implants: float = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ def synthesise(
     whole_head = draw.chance(ranges.whole_head)
     centre = _centre(draw, labels, lesions, side, ranges, beyond=whole_head)
     points = sampling_points(draw, centre, side, ranges.rotation, ranges.scale, ranges.elastic)
-    target = _vary_lesions(draw, sample_nearest(torch.from_numpy(labels), points), ranges)
+    target = vary_lesions(draw, sample_nearest(torch.from_numpy(labels), points), ranges)
     soft = _soften(draw, target)
     images = list(_paint_brain(draw, soft, ranges))
     brain = (target > 0).float()[None, None]
@@ -113,7 +117,8 @@ def synthesise(
         if draw.chance(0.3):
             images = [image + rest for image, rest in zip(images, remnants(draw, brain), strict=True)]
     images[1] = misalign(draw, images[1], ranges.misalignment)
-    t1w, flair = _scan_both(draw, images, target, ranges, WHOLE_HEAD_SCALE if whole_head else BRAIN_SCALE)
+    scanned = _scan_both(draw, images, target, ranges, WHOLE_HEAD_SCALE if whole_head else BRAIN_SCALE)
+    t1w, flair = flatten_contrast(draw, scanned, ranges.low_contrast)
     return Sample(t1w[0], flair[0], target.to(torch.uint8))
 
 
@@ -135,7 +140,7 @@ def _centre(
     return torch.tensor(place).float()
 
 
-def _vary_lesions(draw: Draw, labels: Tensor, ranges: Ranges) -> Tensor:
+def vary_lesions(draw: Draw, labels: Tensor, ranges: Ranges) -> Tensor:
     """Remove lesions, grow or shrink them a little, add small ones to white matter."""
     labels = labels.clone()
     if draw.chance(ranges.no_lesions):
