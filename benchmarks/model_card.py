@@ -56,11 +56,19 @@ def render(plan: Plan) -> str:
         cost=measure_cost(preset),
         # Without folds the weights are older than the recipes.
         recipes=list(recipe_files(plan.name)) if all(fold.path.exists() for fold in plan.fold) else [],
-        gates=[gate.wish for gate in plan.gate],
+        gates=list(verdicts(plan)),
         table=lambda name: TABLES[name](),
         cases=failures["cases"],
         fused=failures["fused"],
     )
+
+
+def verdicts(plan: Plan) -> Iterator[str]:
+    """Yield each gate, and whether the figures hold it."""
+    rows = {row["study"]: row for row in (newest("accuracy") or {"studies": []})["studies"]}
+    for gate in plan.gate:
+        row = rows.get(gate.study)
+        yield f"{gate.wish}: {'not measured' if row is None else 'missed' if gate.problem(row) else 'reached'}"
 
 
 def recipe_files(name: str) -> Iterator[tuple[str, str]]:

@@ -113,7 +113,19 @@ class TrainingStage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A release."""
+    """A release.
+
+    Attributes:
+        name: Of the model.
+        version: Of the model.
+        checkpoint: The released weights, under `models/`.
+        card: What a person knows about them, from the root of the project.
+        fold: Weights that report the studies which the released ones have seen.
+        gate: What the figures must hold.
+        despite: Why weights that break a gate are released all the same; empty where none is broken. The card says so.
+        precisions: What is released beside fp32.
+        stage: The runs that make the checkpoints.
+    """
 
     name: str
     version: str
@@ -121,6 +133,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     card: str
     fold: tuple[Fold, ...] = ()
     gate: tuple[Gate, ...] = ()
+    despite: str = ""
     precisions: Precisions | None = None
     stage: tuple[TrainingStage, ...] = ()
 

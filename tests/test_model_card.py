@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -113,6 +114,24 @@ def test_a_broken_gate_leaves_the_shipped_bundle_alone(bench: SimpleNamespace, p
     with pytest.raises(SystemExit, match=r"one: dice is 0.3, the least that is released 0.4"):
         bench.release.release(plan, write_figures(bench, tmp_path / "figures.json", dice=0.3), target)
     assert target.read_bytes() == b"shipped"
+
+
+def test_a_broken_gate_needs_a_reason(
+    bench: SimpleNamespace, plan: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "tiny.zip"
+    bold = msgspec.structs.replace(plan, despite="Better than the last in every other respect.")
+    bench.release.release(bold, write_figures(bench, tmp_path / "figures.json", dice=0.3), target)
+    assert "released all the same:\n  one: dice is 0.3" in capsys.readouterr().out
+    assert Bundle.open(target).manifest.name == "tiny"
+
+
+def test_the_card_says_which_gates_hold(bench: SimpleNamespace, plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rows, word in (([], "not measured"), ([{"study": "one", "dice": 0.3}], "missed")):
+        monkeypatch.setattr(bench.model_card, "newest", lambda name, rows=rows: {"studies": rows})
+        assert list(bench.model_card.verdicts(plan)) == [f"one: dice at least 0.4: {word}"]
+    monkeypatch.setattr(bench.model_card, "newest", lambda name: {"studies": [{"study": "one", "dice": 0.4}]})
+    assert list(bench.model_card.verdicts(plan)) == ["one: dice at least 0.4: reached"]
 
 
 def test_an_engine_that_fails_leaves_the_shipped_bundle_alone(

@@ -146,7 +146,7 @@ def export_bundle(
     graph = build_graph(source.network, tile)
     logger.info("graph of %d nodes, %.1f MB", len(graph.graph.node), graph.ByteSize() / 1e6)
     if proof:
-        prove(graph, tiles)
+        prove(graph, tiles, source.network)
     golden = record_golden(inputs["golden"], lambda _: tiles["golden"][1])
     files = {GRAPH: graph.SerializeToString(deterministic=True), GOLDEN: encode_golden(golden)}
     if set(precisions) - {"fp32"}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,12 @@ Run = Callable[[Tensors], dict[str, FloatArray]]
 
 LIMIT = 1e-4
 """Largest difference between an engine in fp32 and torch, in units of the larger of 1 and the output's magnitude."""
+
+ROUNDINGS = 10
+"""How many times as far as torch's float32 is from its float64 an engine may be, where that is more than `LIMIT`.
+
+Scores in the hundreds round by 1e-5 each; a network that has them is as far from itself in another order of additions.
+"""
 
 MAX_SCORES_BYTES = 256 * 2**20
 """ONNX Runtime keeps several copies of the attention scores of a block, which OpenVINO never stores."""
@@ -60,16 +67,31 @@ def random_tile(tile: tuple[int, int, int]) -> dict[str, FloatArray]:
     return {name: generator.random((1, 1, *tile), np.float32) for name in ("t1w", "flair")}
 
 
-def prove(model: onnx.ModelProto, tiles: Mapping[str, tuple[Tensors, Tensors]]) -> list[Difference]:
+def exact_runner(network: RmrFusion) -> Run:
+    """Give a function that computes a tile with a copy of the network in float64."""
+    exact = copy.deepcopy(network).double()
+
+    def run(inputs: Tensors) -> dict[str, FloatArray]:
+        doubled = {name: array.astype(np.float64) for name, array in inputs.items()}
+        return torch_runner(exact)(doubled)  # type: ignore[arg-type]
+
+    return run
+
+
+def prove(
+    model: onnx.ModelProto, tiles: Mapping[str, tuple[Tensors, Tensors]], network: RmrFusion | None = None
+) -> list[Difference]:
     """Compare a graph with torch.
 
     Args:
         model: The graph.
         tiles: Name -> inputs, and what torch gives for them.
+        network: What the graph was made from; where a difference is above `LIMIT`, it tells whether rounding alone
+            explains it. None leaves `LIMIT` as it is.
 
     Returns:
-        The largest difference on every engine and every tile, all within `LIMIT`. ONNX Runtime is left out where its
-        attention would take more than a workstation's memory.
+        The largest difference on every engine and every tile, all within `LIMIT`, or within `ROUNDINGS` times torch's
+        own rounding. ONNX Runtime is left out where its attention would take more than a workstation's memory.
 
     Raises:
         ExportError: A difference is larger, or not a number.
@@ -81,9 +103,13 @@ def prove(model: onnx.ModelProto, tiles: Mapping[str, tuple[Tensors, Tensors]]) 
         for name, (inputs, wanted) in tiles.items():
             difference = Difference(engine, name, _largest(run(inputs), wanted))
             logger.info("%s differs from torch by %.1e on the %s tile", engine, difference.maximum, name)
-            if not difference.maximum <= LIMIT:
+            limit = LIMIT
+            if difference.maximum > LIMIT and network is not None:
+                limit = max(LIMIT, ROUNDINGS * _largest(wanted, exact_runner(network)(inputs)))
+                logger.info("rounding alone explains %.1e there", limit)
+            if not difference.maximum <= limit:
                 raise ExportError(
-                    f"{engine} differs from torch by {difference.maximum:.2g} on the {name} tile (limit {LIMIT:.0e}).",
+                    f"{engine} differs from torch by {difference.maximum:.2g} on the {name} tile (limit {limit:.0e}).",
                     "Nothing was written. Please report it with the checkpoint's preset and head.",
                     difference=difference,
                 )

@@ -13,6 +13,7 @@ import torch
 from networks import PAPER_LIKE, SWIN_HEAD, TINY, make_network
 from onnx import numpy_helper
 
+from rmr_export import ExportError, parity
 from rmr_export.graph import build_graph
 from rmr_export.graph.network import ExportNetwork
 from rmr_export.parity import prove, random_tile, torch_runner
@@ -52,6 +53,24 @@ def test_the_export_form_computes_the_same(preset: Preset, tile: tuple[int, int,
         found = ExportNetwork(network, tile).eval()(*(torch.from_numpy(array) for array in inputs.values()))
     for tensor, array in zip(found, wanted.values(), strict=True):
         np.testing.assert_allclose(tensor.numpy(), array, atol=2e-5)
+
+
+def test_large_scores_may_round_but_no_more(
+    graph_of: Callable[..., tuple[RmrFusion, onnx.ModelProto]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, graph = graph_of(TINY)
+    inputs = random_tile(TINY.tile)
+    tiles = {"random": (inputs, torch_runner(network)(inputs))}
+    monkeypatch.setattr(parity, "LIMIT", 1e-9)  # below what any engine's float32 can hold
+    with pytest.raises(ExportError, match=r"on the random tile \(limit 1e-09\)"):
+        prove(graph, tiles)
+    found = prove(graph, tiles, network)
+    assert all(1e-9 < each.maximum < 1e-5 for each in found)
+    wrong = {name: array + np.float32(1e-3) for name, array in tiles["random"][1].items()}
+    monkeypatch.setattr(parity, "exact_runner", lambda network: lambda inputs: tiles["random"][1])
+    monkeypatch.setattr(parity, "ROUNDINGS", 0.5)
+    with pytest.raises(ExportError, match=r"openvino differs from torch by 0\.001"):
+        prove(graph, {"random": (inputs, wrong)}, network)
 
 
 @pytest.mark.parametrize("preset", [TINY, PAPER_LIKE], ids=lambda preset: preset.name)
