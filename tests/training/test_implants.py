@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rmr_training.data import LabelMap, Patches
-from rmr_training.implants import Implant, bounding_box, find_tissue, three_centres
+from rmr_training.implants import Implant, brain_box, find_tissue, three_centres
 from rmr_training.losses import UNKNOWN
 from rmr_training.real import RealRanges, RealStudy, cut_patch, load_real_study
 from rmr_training.synthesis import LESION, Ranges
@@ -35,7 +35,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> RealStudy:
 
 def implant(ranges: Ranges = PLAIN) -> Implant:
     labels = phantom()
-    return Implant(labels, np.argwhere(labels == LESION), torch.from_numpy(bounding_box(labels > 0)).float(), ranges)
+    return Implant(labels, np.argwhere(labels == LESION), brain_box(labels > 0), ranges)
 
 
 def test_white_matter_and_shades_are_found(study: RealStudy) -> None:
@@ -109,4 +109,4 @@ def test_an_empty_head_is_no_error() -> None:
 def test_box_of_a_mask() -> None:
     mask = np.zeros((6, 7, 8), bool)
     mask[1:3, 2:6, 7] = True
-    assert bounding_box(mask).tolist() == [[1, 2, 7], [2, 4, 1]]
+    assert brain_box(mask).tolist() == [[1, 2, 7], [2, 4, 1]]

@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset
 
 from rmr_sdk.errors import FormatError, StudyError
 
-from .implants import Implant, bounding_box
+from .implants import Implant, brain_box
 from .models import CLASSES
 from .real import ORIENTATION, RealRanges, RealStudy, cut_patch
 from .sampling import keyed_generator
@@ -46,7 +46,7 @@ class LabelMap:
     box: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "box", torch.from_numpy(bounding_box(self.labels > 0)).float())
+        object.__setattr__(self, "box", brain_box(self.labels > 0))
 
 
 def load_label_maps(folder: Path) -> list[LabelMap]:

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rmr_sdk.postprocess import bounding_box
+
 from .losses import UNKNOWN
 from .sampling import Draw, sample_nearest
 from .synthesis import BACKGROUND, LESION, WHITE, Ranges, vary_lesions
@@ -53,8 +55,7 @@ def find_tissue(images: NDArray[np.float32], lesions: NDArray[np.bool_]) -> Tiss
     white = head & (t1w > (centres[1] + centres[2]) / 2)
     grey = head & ~white & (t1w > (centres[0] + centres[1]) / 2)
     levels = [float(np.median(flair[part])) if part.any() else 0.5 for part in (white, grey)]
-    box = torch.from_numpy(bounding_box(head)).float()
-    return Tissue(torch.from_numpy(white), box, (centres[0], centres[2]), (levels[0], max(levels)))
+    return Tissue(torch.from_numpy(white), brain_box(head), (centres[0], centres[2]), (levels[0], max(levels)))
 
 
 def three_centres(values: NDArray[np.float32], rounds: int = 20) -> tuple[float, float, float]:
@@ -67,14 +68,10 @@ def three_centres(values: NDArray[np.float32], rounds: int = 20) -> tuple[float,
     return low, middle, high
 
 
-def bounding_box(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the first voxel and the extent (2, 3) of a mask (D, H, W); all of it where the mask is empty."""
-    spans = []
-    for axis in range(3):
-        hits = np.flatnonzero(mask.any(tuple(a for a in range(3) if a != axis)))
-        spans.append((hits[0], hits[-1] + 1) if len(hits) else (0, mask.shape[axis]))
-    start, stop = np.array(spans).T
-    return np.stack([start, stop - start])
+def brain_box(mask: NDArray[np.bool_]) -> Tensor:
+    """Return the first voxel and the extent, float32 (2, 3), of a mask (D, H, W); all of it where the mask is empty."""
+    box = bounding_box(mask) or tuple(slice(0, n) for n in mask.shape)
+    return torch.tensor([[side.start for side in box], [side.stop - side.start for side in box]]).float()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
