@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rmr_sdk.bundle import Bundle
 from rmr_sdk.cli.run import add_run_options, run_study
 from rmr_sdk.cli.terminal import say
 from rmr_sdk.demo import DEMO_NOTICE, demo_study_folder
@@ -48,7 +49,8 @@ def _demo(options: argparse.Namespace) -> int:
     mask = _find_mask(folder)
     if mask is not None and result.lesion_class is not None and not options.json:
         volume, _ = read_volume(mask, label="the lesion mask of the folder")
-        say(_describe_overlap(lesion_dice(result, volume), simulated))
+        seen = folder.resolve().name in Bundle.open(options.bundle).manifest.training.studies_seen
+        say(_describe_overlap(lesion_dice(result, volume), simulated, seen))
     return 0
 
 
@@ -77,9 +79,10 @@ def _find_mask(folder: Path) -> Path | None:
     return next((path for pattern in _MASKS for path in sorted(folder.glob(pattern))), None)
 
 
-def _describe_overlap(dice: float | None, simulated: bool) -> str:
+def _describe_overlap(dice: float | None, simulated: bool, seen: bool) -> str:
     if dice is None:
         return "Overlap:  not measured: the lesion mask of the folder is on another grid"
     if simulated:
         return f"Overlap:  Dice {dice:.3f} with the simulated lesions; it shows that the installation works, no more"
-    return f"Overlap:  Dice {dice:.3f} with the lesion mask of the folder; this is one study"
+    what = "which the network has learnt from: no measure of it" if seen else "and this is one study"
+    return f"Overlap:  Dice {dice:.3f} with the lesion mask of the folder, {what}"
