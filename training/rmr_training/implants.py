@@ -60,10 +60,10 @@ def find_tissue(images: NDArray[np.float32], lesions: NDArray[np.bool_]) -> Tiss
 
 def three_centres(values: NDArray[np.float32], rounds: int = 20) -> tuple[float, float, float]:
     """Return the centres of three groups of numbers, lowest first (k-means in one dimension)."""
-    values = values[:: max(1, len(values) // 200_000)]
+    values = np.sort(values[:: max(1, len(values) // 200_000)])
     low, middle, high = (float(v) for v in np.percentile(values, (10, 50, 90)))
     for _ in range(rounds):
-        parts = np.split(np.sort(values), np.searchsorted(np.sort(values), ((low + middle) / 2, (middle + high) / 2)))
+        parts = np.split(values, np.searchsorted(values, ((low + middle) / 2, (middle + high) / 2)))
         low, middle, high = (float(p.mean()) if len(p) else c for p, c in zip(parts, (low, middle, high), strict=True))
     return low, middle, high
 
