@@ -84,5 +84,5 @@ def _describe_overlap(dice: float | None, simulated: bool, seen: bool) -> str:
         return "Overlap:  not measured: the lesion mask of the folder is on another grid"
     if simulated:
         return f"Overlap:  Dice {dice:.3f} with the simulated lesions; it shows that the installation works, no more"
-    what = "which the network has learnt from: no measure of it" if seen else "and this is one study"
-    return f"Overlap:  Dice {dice:.3f} with the lesion mask of the folder, {what}"
+    what = "the network has learnt from a study of this name, if it is this one it measures nothing"
+    return f"Overlap:  Dice {dice:.3f} with the lesion mask of the folder; {what if seen else 'this is one study'}"

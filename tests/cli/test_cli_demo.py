@@ -44,12 +44,12 @@ def test_demo_of_a_real_study(rmr: Rmr, folder: Path, tmp_path: Path, capsys: py
     assert rmr("demo", folder, "--out", tmp_path) == 0
     printed = capsys.readouterr().out
     assert DEMO_NOTICE not in printed
-    assert "with the lesion mask of the folder, and this is one study" in printed
+    assert "with the lesion mask of the folder; this is one study" in printed
     assert decode_report((tmp_path / "report.json").read_bytes()).notice == ""
 
 
 @pytest.mark.parametrize(
-    ("simulated", "seen", "words"), [(True, True, "works, no more"), (False, True, "no measure of it")]
+    ("simulated", "seen", "words"), [(True, True, "works, no more"), (False, True, "it measures nothing")]
 )
 def test_overlap_with_what_was_trained_on_is_no_measure(simulated: bool, seen: bool, words: str) -> None:
     assert demo._describe_overlap(0.5, simulated, seen).endswith(words)
@@ -62,7 +62,7 @@ def test_a_study_that_the_weights_have_seen_is_known_by_its_name(
     bundle = SimpleNamespace(manifest=SimpleNamespace(training=training))
     monkeypatch.setattr(demo, "Bundle", SimpleNamespace(open=lambda name: bundle))
     assert rmr("demo", folder, "--out", tmp_path) == 0
-    assert "which the network has learnt from: no measure of it" in capsys.readouterr().out
+    assert "the network has learnt from a study of this name" in capsys.readouterr().out
 
 
 @pytest.mark.skipif("ms-edge" not in list_bundles(), reason="the bundle ms-edge does not come with this source tree")
