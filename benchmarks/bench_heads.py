@@ -25,24 +25,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from rmr_sdk import Pipeline, Result, Study
+from rmr_training.whole_heads import CUT_MM, NEAR_MM, find_brain
 
-NEAR_MM, CUT_MM = 3.0, 2.0
 TISSUE = ("grey_matter", "white_matter", "lesion")
 UNTRAINED = ("patient12", "patient20")
 
 Mask = NDArray[np.bool_]
 Row = dict[str, Any]
-
-
-def find_brain(tissue: Mask, spacing_mm: Sequence[float]) -> Mask:
-    """Return the largest piece (6 neighbours) of a mask after bridges thinner than 2 * `CUT_MM` are cut."""
-    depth_mm = ndimage.distance_transform_edt(np.pad(tissue, 1), spacing_mm)[1:-1, 1:-1, 1:-1]
-    ids, count = ndimage.label(depth_mm > CUT_MM)
-    if not count:
-        return np.zeros_like(tissue)
-    core = ids == 1 + int(np.argmax(np.bincount(ids.ravel())[1:]))
-    brain: Mask = tissue & (ndimage.distance_transform_edt(~core, spacing_mm) <= CUT_MM)
-    return brain
 
 
 def outside(lesions: Mask, brain: Mask, spacing_mm: Sequence[float]) -> tuple[Mask, int]:

@@ -62,7 +62,9 @@ def test_committed_recipes_are_valid(path: Path) -> None:
     make_ranges(config)
     recipe = make_recipe("autoencoder" if "autoencoder" in path.name else "joint", config, {})
     assert recipe.steps > 0
-    assert not any("patient12" in study or "patient20" in study for study in config.data.real)
+    assert not any(
+        "patient12" in study or "patient20" in study for study in (*config.data.real, *config.data.whole_heads)
+    )
 
 
 def test_material_keeps_held_out_donors_apart(data: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +16,7 @@ from rmr_training.real import RealRanges, RealStudy, cut_patch, load_real_study
 from rmr_training.synthesis import LESION, Ranges
 from tests.training.test_synthesis import phantom
 
-STILL = RealRanges(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+STILL = RealRanges(*[0.0] * len(fields(RealRanges)))
 PLAIN = Ranges(new_lesions=0.0, no_lesions=0.0, low_contrast=0.0, implants=1.0)
 
 
@@ -78,6 +78,24 @@ def test_only_white_matter_takes_lesions(study: RealStudy) -> None:
     bare = replace(study, tissue=replace(study.tissue, white=torch.zeros_like(study.tissue.white)))
     made = cut_patch(bare, 48, torch.Generator().manual_seed(0), replace(STILL, lesion_centred=1.0), implant())
     assert not (made.labels == LESION).any()
+
+
+def test_bright_cortex_is_grey_matter_brightened_on_flair_alone(study: RealStudy) -> None:
+    assert study.tissue is not None
+    plain = cut_patch(study, 48, torch.Generator().manual_seed(5), STILL)
+    brightest = 0.0
+    for seed in range(6):
+        made = cut_patch(study, 48, torch.Generator().manual_seed(seed), replace(STILL, bright_cortex=1.0))
+        same = cut_patch(study, 48, torch.Generator().manual_seed(seed), replace(STILL, bright_cortex=1.0))
+        assert torch.equal(made.flair, same.flair)
+        assert not (made.labels == LESION).any()
+        assert made.t1w.max() <= plain.t1w.max() + 1e-3
+        brightest = max(brightest, float((made.flair[0] * (made.t1w[0] < 0.8)).max()))
+        darker = (made.t1w < 0.8).float()[None]
+        inner = torch.nn.functional.max_pool3d(darker, 13, 1, 6)[0, 0] == 0  # deep in white matter
+        if inner.any():
+            assert made.flair[0][inner].max() == pytest.approx(float(made.flair[0][inner].min()), abs=0.02)
+    assert brightest > float(plain.flair.max()) + 0.1
 
 
 def test_stream_implants_as_often_as_asked(study: RealStudy) -> None:

@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 
 from rmr_training.losses import (
+    IGNORED,
     SegmentationLoss,
     content,
     reconstruction,
@@ -107,6 +108,24 @@ def test_segmentation_loss_is_ten_times_dice() -> None:
     labels = torch.randint(0, 5, (1, 4, 4, 4), generator=generator, dtype=torch.uint8)
     expected = 10 * dice_oracle(logits[0].double().numpy(), labels[0].numpy())
     assert SegmentationLoss()(logits, labels).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_ignored_voxels_count_in_neither_loss() -> None:
+    generator = torch.Generator().manual_seed(9)
+    logits = torch.randn(1, 5, 4, 4, 4, generator=generator)
+    labels = torch.randint(0, 5, (1, 4, 4, 4), generator=generator, dtype=torch.uint8)
+    labels[0, 2:] = IGNORED
+    known = SegmentationLoss(cross_entropy=4.0)(logits[:, :, :2], labels[:, :2])
+    assert SegmentationLoss(cross_entropy=4.0)(logits, labels).item() == pytest.approx(known.item(), rel=1e-4)
+    expected = 10 * dice_oracle(logits[0, :, :2].double().numpy(), labels[0, :2].numpy())
+    assert SegmentationLoss()(logits, labels).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_patch_of_which_nothing_is_known_teaches_nothing() -> None:
+    logits = torch.randn(1, 5, 4, 4, 4, requires_grad=True)
+    SegmentationLoss(cross_entropy=4.0)(logits, torch.full((1, 4, 4, 4), IGNORED, dtype=torch.uint8)).backward()
+    assert logits.grad is not None
+    assert float(logits.grad.abs().max()) == 0
 
 
 def test_cross_entropy_is_added_with_its_weight() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -62,7 +63,7 @@ def test_thick_slices_are_brought_to_the_networks_spacing(tmp_path: Path) -> Non
 
 def test_patches_are_fixed_by_the_generator_and_carry_the_mask(tmp_path: Path) -> None:
     study = load_real_study(write_study(tmp_path / "one"), labelled=True)
-    gentle = RealRanges(lesion_centred=1, rotation=0, scale=0, elastic=0, thick_slices=0, bias=0, noise=0, gain=0)
+    gentle = replace(RealRanges(*[0.0] * len(fields(RealRanges))), lesion_centred=1.0)
     seen = 0
     for seed in range(4):
         one, same = (cut_patch(study, 24, torch.Generator().manual_seed(seed), gentle) for _ in range(2))

@@ -10,7 +10,7 @@ from rmr_training.data import LabelMap, SyntheticPatches, split_by_donor
 from rmr_training.sampling import Draw
 from rmr_training.scanner import flatten_contrast
 from rmr_training.sheet import contact_sheet
-from rmr_training.synthesis import GREY, LESION, WHITE, Ranges, synthesise
+from rmr_training.synthesis import GREY, LESION, WHITE, Ranges, bright_cortex, synthesise
 
 
 def phantom() -> np.ndarray:
@@ -108,3 +108,18 @@ def test_low_contrast_brings_intensities_together_and_keeps_their_order() -> Non
         assert 0.25**0.9 <= ratio <= 0.25**0.4
     same, _ = flatten_contrast(draw, [image, image], probability=0.0)
     assert same is image
+
+
+def test_bright_cortex_lies_on_grey_matter_and_at_most_a_voxel_beside_it() -> None:
+    grey = torch.zeros(1, 1, 24, 24, 24)
+    grey[..., 10:13] = 1
+    spread = 0
+    for seed in range(8):
+        extra = bright_cortex(Draw(torch.Generator().manual_seed(seed)), grey, height=0.4)
+        assert extra.shape == grey.shape
+        assert float(extra.min()) >= 0
+        assert 0 < float(extra.max()) <= 1.5 * 0.4
+        assert not extra[..., :9].any()
+        assert not extra[..., 14:].any()
+        spread += bool(extra[..., 9].any())
+    assert 0 < spread < 8

@@ -7,14 +7,14 @@ import logging
 import os
 import sys
 import typing
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import msgspec
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rmr_sdk.errors import RmrError
+from rmr_sdk.errors import ConfigError, RmrError
 
 from .calibration import calibrate
 from .checkpoint import load_network, read_checkpoint, save_checkpoint
@@ -22,10 +22,11 @@ from .cli_evaluate import add_evaluate
 from .config import HELD_OUT, DataConfig, data_folder, load_material, make_ranges, make_recipe, read_config
 from .data import SyntheticPatches, load_label_maps, split_by_donor
 from .models import PRESETS, RmrFusion
-from .real import load_real_study, plain_patches
+from .real import RealStudy, load_real_study, plain_patches
 from .recipe import Recipe, Stage
 from .sheet import COLUMNS, contact_sheet
 from .stages import Trainer
+from .whole_heads import load_whole_head
 
 FLAG_TYPES = typing.get_type_hints(Recipe)
 
@@ -37,6 +38,9 @@ def _add_stage(commands: argparse._SubParsersAction[argparse.ArgumentParser], st
     parser.add_argument("--labelmaps", help="folder of label maps (default: labelmaps in RMR_DATA)")
     parser.add_argument("--held-out", help=f"lesion donors kept for validation (default {','.join(HELD_OUT)})")
     parser.add_argument("--real", nargs="*", metavar="DIR", help="real studies; with lesion masks in the joint stage")
+    parser.add_argument(
+        "--whole-heads", nargs="*", metavar="DIR", help="joint: heads without lesion masks; needs --start"
+    )
     parser.add_argument("--preset", choices=sorted(PRESETS), help="shape of a new network (default edge)")
     parser.add_argument(
         "--start", type=Path, help="checkpoint whose weights to start from (joint: a trained autoencoder)"
@@ -65,7 +69,8 @@ def _train(options: argparse.Namespace) -> None:
     given = {
         "labelmaps": options.labelmaps and str(Path(options.labelmaps).absolute()),
         "held_out": options.held_out and tuple(filter(None, options.held_out.split(","))),
-        "real": None if options.real is None else tuple(str(Path(folder).absolute()) for folder in options.real),
+        "real": _absolute(options.real),
+        "whole_heads": _absolute(options.whole_heads),
     }
     data: DataConfig = msgspec.structs.replace(config.data, **{k: v for k, v in given.items() if v is not None})
     network_config = config.network
@@ -74,7 +79,10 @@ def _train(options: argparse.Namespace) -> None:
     torch.manual_seed(recipe.seed)
     network = load_network(options.start) if options.start else RmrFusion(network_config.build())
     seen = read_checkpoint(options.start).get("studies", ()) if options.start else ()
-    trainer = Trainer(network, recipe, load_material(data, make_ranges(config), options.stage), options.out, seen)
+    material = load_material(data, make_ranges(config), options.stage)
+    if data.whole_heads:
+        material = replace(material, whole_heads=_load_whole_heads(data, network, options))
+    trainer = Trainer(network, recipe, material, options.out, seen)
     if options.resume:
         trainer.resume(options.out / "last.pth")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -84,6 +92,23 @@ def _train(options: argparse.Namespace) -> None:
         trainer.run(lambda step, loss: progress.update(task, completed=step, loss=loss), limit)
     if trainer.step < recipe.steps:
         print(f"{options.out}: stopped after step {trainer.step} of {recipe.steps}; --resume goes on")
+
+
+def _absolute(folders: list[str] | None) -> tuple[str, ...] | None:
+    return None if folders is None else tuple(str(Path(folder).absolute()) for folder in folders)
+
+
+def _load_whole_heads(data: DataConfig, network: RmrFusion, options: argparse.Namespace) -> list[RealStudy]:
+    """Have the weights of --start label the heads, once: what they found is kept in OUT/whole_heads."""
+    folders = [data_folder() / folder for folder in data.whole_heads]
+    files = {folder: options.out / "whole_heads" / f"{folder.name}.nii.gz" for folder in folders}
+    trained = options.start is not None and read_checkpoint(options.start).get("stage") == "joint"
+    if options.stage != "joint" or not (trained or all(file.exists() for file in files.values())):
+        raise ConfigError(
+            "heads without lesion masks are labelled by the weights that a joint stage starts from.",
+            "Give --start a checkpoint of the joint stage, or drop whole_heads.",
+        )
+    return [load_whole_head(folder, network, file) for folder, file in files.items()]
 
 
 def _synthesise(options: argparse.Namespace) -> None:

@@ -52,11 +52,20 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where samples come from: label maps, donors kept for validation, real studies (labelled in the joint stage)."""
+    """Where samples come from.
+
+    Attributes:
+        labelmaps: Folder of label maps.
+        held_out: Lesion donors kept for validation.
+        real: Real studies; with lesion masks in the joint stage.
+        whole_heads: Real heads without a lesion mask, for a joint stage that starts from trained weights: those say
+            where there is no lesion.
+    """
 
     labelmaps: str = "labelmaps"
     held_out: tuple[str, ...] = HELD_OUT
     real: tuple[str, ...] = ()
+    whole_heads: tuple[str, ...] = ()
 
 
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -98,6 +98,8 @@ class Patches(IterableDataset[tuple[Tensor, Tensor, Tensor, str]]):
         ranges: How far synthetic samples vary.
         real: Real studies to cut patches from.
         real_share: Probability that a sample is real; without real studies all are synthetic.
+        whole_heads: Real heads of which only lesions that are none are known.
+        whole_heads_share: Probability that a real sample is of such a head.
         batch: Samples of a step in this process.
         stride: Samples of a step in all processes; each process takes `batch` of them, beginning at `first`.
     """
@@ -113,9 +115,13 @@ class Patches(IterableDataset[tuple[Tensor, Tensor, Tensor, str]]):
         real_share: float = 0.0,
         batch: int = 1,
         stride: int | None = None,
+        whole_heads: Sequence[RealStudy] = (),
+        whole_heads_share: float = 0.0,
     ) -> None:
         self.maps, self.side, self.seed, self.first, self.ranges = list(maps), side, seed, first, ranges
-        self.real, self.real_share = list(real), real_share if real else 0.0
+        self.real, self.whole_heads = list(real), list(whole_heads)
+        self.real_share = real_share if real or whole_heads else 0.0
+        self.whole_heads_share = 0.0 if not whole_heads else whole_heads_share if real else 1.0
         self.batch, self.stride = batch, stride or batch
         self.weights = torch.tensor([m.weight for m in maps], dtype=torch.float64)
 
@@ -128,7 +134,10 @@ class Patches(IterableDataset[tuple[Tensor, Tensor, Tensor, str]]):
         """Make sample number `index`, and name the label map or the study it comes from."""
         generator = keyed_generator(self.seed, index)
         if self.real_share and float(torch.rand((), generator=generator)) < self.real_share:
-            study = self.real[int(torch.randint(len(self.real), (), generator=generator))]
+            chosen_from = self.real
+            if self.whole_heads_share and float(torch.rand((), generator=generator)) < self.whole_heads_share:
+                chosen_from = self.whole_heads
+            study = chosen_from[int(torch.randint(len(chosen_from), (), generator=generator))]
             return self._cut(study, generator), study.name
         chosen = self._choose(generator)
         return synthesise(chosen.labels, chosen.lesions, self.side, generator, self.ranges), chosen.name
@@ -141,7 +150,8 @@ class Patches(IterableDataset[tuple[Tensor, Tensor, Tensor, str]]):
         if study.tissue is not None and float(torch.rand((), generator=generator)) < ranges.implants:
             chosen = self._choose(generator)
             implant = Implant(chosen.labels, chosen.lesions, chosen.box, ranges)
-        return cut_patch(study, self.side, generator, RealRanges(low_contrast=ranges.low_contrast), implant)
+        varied = RealRanges(low_contrast=ranges.low_contrast, bright_cortex=ranges.look_alikes)
+        return cut_patch(study, self.side, generator, varied, implant)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, str]]:
         """Yield whole batches in turn to each worker, as a `DataLoader` of batch size `batch` collects them."""

@@ -92,12 +92,15 @@ def visual(fused: Tensor, t1w: Tensor, flair: Tensor) -> Tensor:
 UNKNOWN = 255
 """Label of a voxel of which only this is known: it is no lesion. Real studies have lesion masks, not tissue classes."""
 
+IGNORED = 254
+"""Label of a voxel of which nothing is known."""
+
 
 class SegmentationLoss(nn.Module):
     """10 * Dice, and optionally a weighted cross-entropy, which keeps small lesions from vanishing early.
 
     Where the label is `UNKNOWN`, the lesion class (the last) is compared as everywhere; the other classes count in
-    neither Dice nor target, and the cross-entropy asks for their sum.
+    neither Dice nor target, and the cross-entropy asks for their sum. Where it is `IGNORED`, nothing is compared.
 
     Args:
         cross_entropy: Weight of the cross-entropy; 0 is the authors' loss.
@@ -114,21 +117,22 @@ class SegmentationLoss(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compare class scores (N, K, D, H, W) to labels (N, D, H, W)."""
         classes = logits.shape[1]
-        unknown = labels == UNKNOWN
-        target = torch.where(unknown, 0, labels).long()
+        unknown, ignored = labels == UNKNOWN, labels == IGNORED
+        target = torch.where(unknown | ignored, 0, labels).long()
         counted = (~unknown)[:, None].repeat(1, classes, 1, 1, 1)
         counted[:, -1] = True
+        counted &= ~ignored[:, None]
         one_hot = F.one_hot(target, classes).movedim(-1, 1) * counted
         loss: Tensor = 10 * self.dice(logits.softmax(1) * counted, one_hot.to(logits.dtype))
         if self.cross_entropy:
-            loss = loss + self.cross_entropy * self._cross_entropy(logits, target, unknown)
+            loss = loss + self.cross_entropy * self._cross_entropy(logits, target, unknown, ignored)
         return loss
 
-    def _cross_entropy(self, logits: Tensor, target: Tensor, unknown: Tensor) -> Tensor:
+    def _cross_entropy(self, logits: Tensor, target: Tensor, unknown: Tensor, ignored: Tensor) -> Tensor:
         weights = logits.new_ones(logits.shape[1])
         weights[0], weights[-1] = 0.3, self.lesion_weight
         scores = logits.log_softmax(1)
         known = scores.gather(1, target[:, None])[:, 0]
         score = torch.where(unknown, scores[:, :-1].logsumexp(1), known)
-        weight = torch.where(unknown, 1.0, weights[target])
-        return -(weight * score).sum() / weight.sum()
+        weight = torch.where(unknown, 1.0, weights[target]) * ~ignored
+        return -(weight * score).sum() / weight.sum().clamp(min=1.0)

@@ -6,7 +6,7 @@ air that it is background. A study without a mask serves the autoencoder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import msgspec
@@ -25,7 +25,7 @@ from rmr_sdk.study import Study
 from rmr_sdk.volume import to_kernel_dtype
 
 from .checkpoint import NORMALISATION
-from .implants import DARKEST_TISSUE, Implant, Tissue, find_tissue
+from .implants import DARKEST_TISSUE, Implant, Tissue, brighten_cortex, find_tissue
 from .losses import UNKNOWN
 from .sampling import Draw, keyed_generator, sample_linear, sample_nearest, sampling_points
 from .scanner import flatten_contrast, scan
@@ -152,6 +152,7 @@ class RealRanges:
         noise: Largest deviation of the noise.
         gain: Largest change of each contrast's scale.
         low_contrast: Probability that contrast is lost.
+        bright_cortex: Probability that grey matter of a study with a lesion mask is brightened.
     """
 
     lesion_centred: float = 0.5
@@ -163,6 +164,7 @@ class RealRanges:
     noise: float = 0.03
     gain: float = 0.12
     low_contrast: float = 0.1
+    bright_cortex: float = 0.4
 
 
 def cut_patch(
@@ -187,6 +189,8 @@ def cut_patch(
     )
     images = sample_linear(study.images, points)
     labels = None if study.labels is None else sample_nearest(study.labels, points)
+    if study.tissue is not None and draw.chance(ranges.bright_cortex):
+        images = brighten_cortex(draw, study.tissue, points, images)
     if implant is not None and study.tissue is not None and labels is not None:
         images, labels = implant.put(draw, study.tissue, points, images, labels)
     axis = draw.integer(0, 2) if draw.chance(ranges.thick_slices) else None
@@ -212,6 +216,6 @@ def _centre(draw: Draw, study: RealStudy, lesions: NDArray[np.int64], side: int,
 
 def plain_patches(study: RealStudy, side: int, count: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Cut patches that are neither bent nor worsened, for the eye; labels that are not known show as 0."""
-    still = RealRanges(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    still = RealRanges(*[0.0] * len(fields(RealRanges)))
     made = [cut_patch(study, side, keyed_generator(seed), still) for seed in range(count)]
     return [(m.t1w, m.flair, torch.where(m.labels == UNKNOWN, 0, m.labels)) for m in made]

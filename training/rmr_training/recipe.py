@@ -31,6 +31,7 @@ class Recipe:
             are scaled to stand for all three. 3 is the authors' way, 1 costs half of it.
         constraints: Two-level constraints in stage 1; without them only clean images are reconstructed.
         real_share: Share of patches that are cut from real studies, where there are any.
+        whole_heads_share: Part of these that are cut from heads without a lesion mask, where there are any.
         degrade_inputs: Probability that an input of stage 2 is degraded while its targets stay clean; 0 is the
             authors' way.
         visual: Weight of the visual loss; 1 is the authors' loss.
@@ -60,6 +61,7 @@ class Recipe:
     degraded: int = 3
     constraints: bool = True
     real_share: float = 0.3
+    whole_heads_share: float = 0.4
     degrade_inputs: float = 0.0
     visual: float = 1.0
     segmentation: float = 1.0

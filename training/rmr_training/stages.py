@@ -54,12 +54,14 @@ class Material:
         held_out: Label maps of lesion donors kept for validation.
         real: Real studies; the joint stage needs their lesion masks.
         ranges: How far synthetic samples vary.
+        whole_heads: Real heads without a lesion mask, of `whole_heads.load_whole_head`; for the joint stage.
     """
 
     maps: Sequence[LabelMap]
     held_out: Sequence[LabelMap] = ()
     real: Sequence[RealStudy] = ()
     ranges: Ranges = field(default_factory=Ranges)
+    whole_heads: Sequence[RealStudy] = ()
 
 
 def trainable(network: RmrFusion, recipe: Recipe) -> list[nn.Parameter]:
@@ -94,7 +96,7 @@ class Trainer:
         self, network: RmrFusion, recipe: Recipe, material: Material, folder: Path, studies: Sequence[str] = ()
     ) -> None:
         _check_material(material, recipe)
-        self.studies = sorted({*studies, *(study.name for study in material.real)})
+        self.studies = sorted({*studies, *(study.name for study in (*material.real, *material.whole_heads))})
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.device = self.accelerator.device
         network = network.to(self.device, memory_format=LAYOUT)  # type: ignore[call-overload]
@@ -228,6 +230,8 @@ class Trainer:
             real_share=recipe.real_share,
             batch=recipe.batch,
             stride=stride,
+            whole_heads=material.whole_heads,
+            whole_heads_share=recipe.whole_heads_share,
         )
         loader = DataLoader(
             stream,

@@ -27,6 +27,9 @@ from .surroundings import head_shell, remnants
 
 BACKGROUND, CSF, GREY, WHITE, LESION = range(5)
 
+LESION_CONTRAST = (0.04, 0.60)
+"""Least and most brightness of lesions on FLAIR above the brighter of grey and white matter."""
+
 BRAIN_SCALE = (0.82, 1.15)
 WHOLE_HEAD_SCALE = (0.28, 1.1)
 """Factor on the brain's own percentile; fat and skin of a whole head raise that of the volume: the brain gets dark."""
@@ -66,7 +69,7 @@ class Ranges:
     scale: float = 0.08
     elastic: float = 2.5
     misalignment: float = 0.8
-    lesion_contrast: tuple[float, float] = (0.04, 0.60)
+    lesion_contrast: tuple[float, float] = LESION_CONTRAST
     low_contrast: float = 0.1
     implants: float = 0.6
 
@@ -228,13 +231,30 @@ def _look_alikes(draw: Draw, soft: Tensor, means: Sequence[float], probability: 
         near = F.max_pool3d(near, 3, 1, 1) if draw.chance(0.3) else near
         extra += white * near * draw.field(shape, side // 8).clamp(min=0) * draw.uniform(0.1, 0.7) * height
     if draw.chance(probability):
-        extra += grey * draw.field(shape, side // 8).clamp(min=0) * draw.uniform(0.05, 0.5) * height
+        extra += bright_cortex(draw, grey, height)
     if draw.chance(probability):
         extra += white * draw.field(shape, 4).clamp(min=0) * draw.uniform(0.05, 0.35) * height
     if draw.chance(probability):
         blobs = (draw.field(shape, side // 5) > 1.0).float()
         extra += csf * blobs * draw.uniform(0.2, 1.0) * (means[LESION] - means[CSF])
     return extra
+
+
+def bright_cortex(draw: Draw, grey: Tensor, height: float) -> Tensor:
+    """Draw stretches of grey matter that are as bright as lesions on FLAIR, as an image (1, 1, D, H, W) to add.
+
+    Cortex of insula, cingulum and temporal lobe is like that on healthy people's FLAIR. Half the time it is a voxel
+    thicker than on T1, as where slices are thick.
+
+    Args:
+        draw: Source of randomness.
+        grey: Share of grey matter (1, 1, D, H, W).
+        height: Brightness of a lesion above white matter.
+    """
+    if draw.chance(0.5):
+        grey = torch.maximum(grey, 0.7 * F.max_pool3d(grey, 3, 1, 1))
+    stretches = draw.field(grey.shape[2:], draw.integer(3, 8)).clamp(0, 1.5)
+    return grey * stretches * draw.uniform(0.1, 1.0) * height
 
 
 def _scan_both(
