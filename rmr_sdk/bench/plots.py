@@ -176,7 +176,10 @@ def _bottom_axis(canvas: Canvas, scale: Scale, top: float, bottom: float, title:
     room = max(2, int((scale.end - scale.start) / 70))
     for tick in scale.ticks(room):
         canvas.line(scale(tick), top, scale(tick), bottom, FAINT)
-        canvas.text(scale(tick), bottom + FONT + 4, short(tick), "middle", QUIET)
+        label = short(tick)
+        half = text_width(label) / 2
+        at = min(max(scale(tick), half), canvas.width - half)  # a long label at an end stays in the picture
+        canvas.text(at, bottom + FONT + 4, label, "middle", QUIET)
     canvas.line(scale.start, bottom, scale.end, bottom, QUIET)
     if title:
         canvas.text(scale.end, bottom + 2 * FONT + 8, title, "end", QUIET)

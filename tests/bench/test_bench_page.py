@@ -183,6 +183,17 @@ def test_plots_stay_in_their_frame(full: BenchResult, measured: BenchResult, wid
             _check_inside(ElementTree.fromstring(svg))
 
 
+@pytest.mark.parametrize("width", [WIDE, HALF, NARROW])
+def test_long_labels_at_the_ends_of_an_axis_stay_in_its_frame(
+    make_configuration: MakeConfiguration, make_result: MakeResult, width: float
+) -> None:
+    for step in range(40):
+        low = 1.7e-4 + 1e-6 * step
+        result = make_result(make_configuration([low, 1.4 * low, 2 * low]))
+        for figure in ("study", "tile"):
+            _check_inside(ElementTree.fromstring(plots.distribution(result, figure, width)))
+
+
 def _check_inside(svg: ElementTree.Element) -> None:
     _, _, width, height = (float(word) for word in svg.attrib["viewBox"].split())
     for element in svg.iter():
