@@ -29,15 +29,27 @@ def test_best_offset_of_a_hand_made_table() -> None:
     # Lesions at margins -1 and 2, others at -2 and -3: any offset from 1 to 2 separates them.
     margins = torch.tensor([-1.0, 2.0, -2.0, -3.0])
     truth = torch.tensor([True, True, False, False])
-    offset, before, after = best_offset(margins, truth)
+    offset, before, after = best_offset([(margins, truth)])
     assert 1 < offset <= 2
     assert (before, after) == (pytest.approx(2 / 3), 1.0)
 
 
 def test_nothing_to_gain_is_an_offset_near_zero() -> None:
     margins = torch.cat([torch.full((50,), 3.9), torch.full((50,), -3.9)])
-    _, before, after = best_offset(margins, margins > 0)
+    _, before, after = best_offset([(margins, margins > 0)])
     assert before == after == 1.0
+
+
+def test_a_donor_with_few_lesions_counts_as_much_as_one_with_many() -> None:
+    # The large one gains from an offset above 1; the two small ones lose more by it together, and it is 100 times them.
+    large = torch.cat([torch.full((100,), -1.0), torch.full((300,), 2.0)]), torch.ones(400, dtype=torch.bool)
+    small = torch.tensor([2.0, 2.0, -0.5, -0.5, -0.5, -0.5]), torch.tensor([True, True, False, False, False, False])
+    assert best_offset([large])[0] > 1
+    together = torch.cat([large[0], small[0], small[0]]), torch.cat([large[1], small[1], small[1]])
+    assert best_offset([together])[0] > 1
+    offset, _, after = best_offset([large, small, small])
+    assert -2 < offset <= 0.5
+    assert after == pytest.approx((2 * 300 / 700 + 1 + 1) / 3)
 
 
 def test_network_takes_the_offset() -> None:

@@ -47,6 +47,8 @@ def test_white_matter_and_shades_are_found(study: RealStudy) -> None:
     assert float(study.tissue.white.sum()) == pytest.approx(4 / 3 * np.pi * 30**3, rel=0.05)
     fluid, bright = study.tissue.t1w
     assert fluid / bright == pytest.approx(20 / 90, rel=0.1)
+    assert study.tissue.fluid.any()
+    assert not (study.tissue.fluid & (study.tissue.white | study.tissue.grey)).any()
     white, brightest = study.tissue.flair
     assert brightest / white == pytest.approx(60 / 50, rel=0.02)
 
@@ -80,13 +82,13 @@ def test_only_white_matter_takes_lesions(study: RealStudy) -> None:
     assert not (made.labels == LESION).any()
 
 
-def test_bright_cortex_is_grey_matter_brightened_on_flair_alone(study: RealStudy) -> None:
+def test_grey_matter_and_rims_are_brightened_on_flair_alone(study: RealStudy) -> None:
     assert study.tissue is not None
     plain = cut_patch(study, 48, torch.Generator().manual_seed(5), STILL)
     brightest = 0.0
     for seed in range(6):
-        made = cut_patch(study, 48, torch.Generator().manual_seed(seed), replace(STILL, bright_cortex=1.0))
-        same = cut_patch(study, 48, torch.Generator().manual_seed(seed), replace(STILL, bright_cortex=1.0))
+        made = cut_patch(study, 48, torch.Generator().manual_seed(seed), replace(STILL, look_alikes=1.0))
+        same = cut_patch(study, 48, torch.Generator().manual_seed(seed), replace(STILL, look_alikes=1.0))
         assert torch.equal(made.flair, same.flair)
         assert not (made.labels == LESION).any()
         assert made.t1w.max() <= plain.t1w.max() + 1e-3

@@ -10,7 +10,7 @@ from rmr_training.data import LabelMap, SyntheticPatches, split_by_donor
 from rmr_training.sampling import Draw
 from rmr_training.scanner import flatten_contrast
 from rmr_training.sheet import contact_sheet
-from rmr_training.synthesis import GREY, LESION, WHITE, Ranges, bright_cortex, synthesise
+from rmr_training.synthesis import GREY, LESION, WHITE, Ranges, bright_cortex, bright_rims, synthesise
 
 
 def phantom() -> np.ndarray:
@@ -123,3 +123,21 @@ def test_bright_cortex_lies_on_grey_matter_and_at_most_a_voxel_beside_it() -> No
         assert not extra[..., 14:].any()
         spread += bool(extra[..., 9].any())
     assert 0 < spread < 8
+
+
+def test_bright_rims_lie_on_white_matter_near_fluid_and_fade() -> None:
+    fluid, white = torch.zeros(2, 1, 1, 24, 24, 24).unbind()
+    fluid[..., :6] = 1
+    white[..., 6:] = 1
+    widths, nearest, farthest = set(), 0.0, 0.0
+    for seed in range(24):
+        extra = bright_rims(Draw(torch.Generator().manual_seed(seed)), white, fluid, height=0.4)
+        assert extra.shape == white.shape
+        assert float(extra.min()) >= 0
+        assert float(extra.max()) <= 1.5 * 0.4
+        assert not extra[..., :6].any()
+        assert not extra[..., 10:].any()
+        widths.add(int(extra.amax((0, 1, 2, 3)).count_nonzero()))
+        nearest, farthest = nearest + float(extra[..., 6].sum()), farthest + float(extra[..., 9].sum())
+    assert widths == {1, 2, 3, 4}
+    assert 0 < farthest < nearest

@@ -5,9 +5,10 @@ arg-max of their scores then finds too much or too little. A voxel is called a l
 
     score(lesion) + offset > max of the other scores
 
-and the offset that gives the best lesion Dice over all validation patches is added to the bias of the head's last
+and the offset that gives the best lesion Dice over the validation patches is added to the bias of the head's last
 convolution: nothing changes at run time. These patches lie anywhere in the brain, not near lesions as in training, so
-that there is as much lesion on them as in the heads that they come from.
+that there is as much lesion on them as in the heads that they come from. Dice is taken of each donor's patches and
+averaged, as figures of studies are: a donor with few lesions counts as much as one with many.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Calibration:
 
     Attributes:
         offset: To add to the score of the lesion class.
-        dice_before: Lesion Dice over all patches together, without it.
+        dice_before: Mean of the donors' lesion Dice, without it.
         dice_after: The same, with it.
         patches: Patches that were looked at.
     """
@@ -65,49 +66,53 @@ def calibrate(network: RmrFusion, maps: Sequence[LabelMap], side: int = 64, patc
     bias = _last_bias(network)
     if not maps:
         raise StudyError("there is no held-out label map to calibrate on.", "Hold a donor out.")
-    margins, truth = _margins(network.eval(), Patches(maps, side, VALIDATION_SEED, ranges=ANYWHERE), patches)
-    if not bool(truth.any()):
+    found = _margins(network.eval(), Patches(maps, side, VALIDATION_SEED, ranges=ANYWHERE), patches)
+    donors = [(margins, truth) for margins, truth in found if bool(truth.any())]
+    if not donors:
         raise StudyError(
             f"no lesion on {patches} validation patches.", "Look at more of them, or hold out other donors."
         )
-    offset, before, after = best_offset(margins, truth)
+    offset, before, after = best_offset(donors)
     with torch.no_grad():
         bias[-1] += offset
     return Calibration(offset, before, after, patches)
 
 
-def best_offset(margins: Tensor, truth: Tensor, steps: int = 161) -> tuple[float, float, float]:
-    """Return the offset with the best Dice, and Dice without and with it.
+def best_offset(donors: Sequence[tuple[Tensor, Tensor]], steps: int = 161) -> tuple[float, float, float]:
+    """Return the offset with the best mean of the donors' Dice, and this mean without and with it.
 
     Args:
-        margins: Score of the lesion class minus the best of the others, (n,).
-        truth: Whether it is a lesion, bool (n,).
+        donors: Of each, the score of the lesion class minus the best of the others, and whether it is a lesion (bool),
+            (n,) both.
         steps: Offsets that are tried, from -LIMIT to LIMIT.
     """
     offsets = torch.linspace(-LIMIT, LIMIT, steps)
 
     def dice(offset: Tensor) -> float:
-        predicted = margins + offset > 0
-        return float(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()).clamp(min=1))
+        found = []
+        for margins, truth in donors:
+            predicted = margins + offset > 0
+            found.append(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()).clamp(min=1))
+        return float(torch.stack(found).mean())
 
     values = torch.tensor([dice(offset) for offset in offsets])
     best = int(values.argmax())
     return float(offsets[best]), dice(torch.zeros(())), float(values[best])
 
 
-def _margins(network: RmrFusion, stream: Patches, patches: int) -> tuple[Tensor, Tensor]:
-    """Collect margins and truth of all voxels that could be called a lesion, or are one."""
-    margins, truth = [], []
+def _margins(network: RmrFusion, stream: Patches, patches: int) -> list[tuple[Tensor, Tensor]]:
+    """Collect, donor by donor, margins and truth of all voxels that could be called a lesion, or are one."""
+    donor_of = {m.name: m.donor for m in stream.maps}
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     with torch.inference_mode():
         for index in range(patches):
-            t1w, flair, labels = (x[None] for x in stream.sample(index))
-            logits = network(t1w, flair).logits
+            sample, name = stream.draw(index)
+            logits = network(sample.t1w[None], sample.flair[None]).logits
             margin = (logits[:, -1] - logits[:, :-1].amax(1)).flatten()
-            lesion = labels.flatten() == logits.shape[1] - 1
+            lesion = sample.labels.flatten() == logits.shape[1] - 1
             near = lesion | (margin > -LIMIT)
-            margins.append(margin[near])
-            truth.append(lesion[near])
-    return torch.cat(margins), torch.cat(truth)
+            found.setdefault(donor_of[name], []).append((margin[near], lesion[near]))
+    return [(torch.cat([m for m, _ in parts]), torch.cat([t for _, t in parts])) for parts in found.values()]
 
 
 def _last_bias(network: RmrFusion) -> Tensor:

@@ -19,7 +19,7 @@ from rmr_sdk.postprocess import bounding_box
 
 from .losses import UNKNOWN
 from .sampling import Draw, sample_nearest
-from .synthesis import BACKGROUND, LESION, LESION_CONTRAST, WHITE, Ranges, bright_cortex, vary_lesions
+from .synthesis import BACKGROUND, LESION, LESION_CONTRAST, WHITE, Ranges, bright_cortex, bright_rims, vary_lesions
 
 DARKEST_TISSUE = 0.15
 """Of the 99th percentile; what is darker on both contrasts is air or bone."""
@@ -32,6 +32,7 @@ class Tissue:
     Attributes:
         white: bool (D, H, W), likely white matter without lesions.
         grey: bool (D, H, W), likely grey matter without lesions.
+        fluid: bool (D, H, W), likely fluid within the head.
         box: float32 (2, 3), first voxel and extent of the brain.
         t1w: Brightness of the darkest and the brightest tissue on T1: fluid and white matter.
         flair: Brightness of white matter and of the brighter of grey and white matter on FLAIR.
@@ -39,6 +40,7 @@ class Tissue:
 
     white: Tensor
     grey: Tensor
+    fluid: Tensor
     box: Tensor
     t1w: tuple[float, float]
     flair: tuple[float, float]
@@ -56,32 +58,45 @@ def find_tissue(images: NDArray[np.float32], lesions: NDArray[np.bool_]) -> Tiss
     centres = three_centres(t1w[head]) if head.any() else (0.2, 0.6, 0.9)
     white = head & (t1w > (centres[1] + centres[2]) / 2)
     grey = head & ~white & (t1w > (centres[0] + centres[1]) / 2)
+    fluid = np.asarray((images > 0).all(0)) & ~lesions & (t1w < (centres[0] + centres[1]) / 2)
     levels = [float(np.median(flair[part])) if part.any() else 0.5 for part in (white, grey)]
     return Tissue(
         torch.from_numpy(white),
         torch.from_numpy(grey),
+        torch.from_numpy(fluid),
         brain_box(head),
         (centres[0], centres[2]),
         (levels[0], max(levels)),
     )
 
 
-def brighten_cortex(draw: Draw, tissue: Tissue, points: Tensor, images: Tensor) -> Tensor:
-    """Make stretches of a real study's grey matter as bright as lesions on FLAIR, which they are not.
+def add_look_alikes(draw: Draw, tissue: Tissue, points: Tensor, images: Tensor, probability: float) -> Tensor:
+    """Brighten a real study's FLAIR where there is no lesion: stretches of grey matter, rims of the fluid.
 
     Args:
         draw: Source of randomness.
         tissue: Of the study.
         points: Voxels (d, h, w, 3) of the study that the patch comes from.
         images: T1 and FLAIR (2, d, h, w) of the patch.
+        probability: Of each of the two.
 
     Returns:
         The images with a new FLAIR.
     """
-    grey = F.avg_pool3d(sample_nearest(tissue.grey, points).float()[None, None], 3, 1, 1)
     white, brightest = tissue.flair
-    height = brightest - white + draw.uniform(*LESION_CONTRAST)
-    return torch.stack([images[0], images[1] + bright_cortex(draw, grey, height)[0, 0]])
+    extra = torch.zeros_like(images[1])
+    if draw.chance(probability):
+        height = brightest - white + draw.uniform(*LESION_CONTRAST)
+        extra = extra + bright_cortex(draw, _share(tissue.grey, points), height)[0, 0]
+    if draw.chance(probability):
+        height = brightest - white + draw.uniform(*LESION_CONTRAST)
+        extra = extra + bright_rims(draw, _share(tissue.white, points), _share(tissue.fluid, points), height)[0, 0]
+    return torch.stack([images[0], images[1] + extra])
+
+
+def _share(mask: Tensor, points: Tensor) -> Tensor:
+    """Return the share (1, 1, d, h, w) that a mask has of the neighbourhood of each point."""
+    return F.avg_pool3d(sample_nearest(mask, points).float()[None, None], 3, 1, 1)
 
 
 def three_centres(values: NDArray[np.float32], rounds: int = 20) -> tuple[float, float, float]:

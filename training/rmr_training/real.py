@@ -25,7 +25,7 @@ from rmr_sdk.study import Study
 from rmr_sdk.volume import to_kernel_dtype
 
 from .checkpoint import NORMALISATION
-from .implants import DARKEST_TISSUE, Implant, Tissue, brighten_cortex, find_tissue
+from .implants import DARKEST_TISSUE, Implant, Tissue, add_look_alikes, find_tissue
 from .losses import UNKNOWN
 from .sampling import Draw, keyed_generator, sample_linear, sample_nearest, sampling_points
 from .scanner import flatten_contrast, scan
@@ -152,7 +152,7 @@ class RealRanges:
         noise: Largest deviation of the noise.
         gain: Largest change of each contrast's scale.
         low_contrast: Probability that contrast is lost.
-        bright_cortex: Probability that grey matter of a study with a lesion mask is brightened.
+        look_alikes: Probability that grey matter, and that rims of the fluid, are brightened; needs a lesion mask.
     """
 
     lesion_centred: float = 0.5
@@ -164,7 +164,7 @@ class RealRanges:
     noise: float = 0.03
     gain: float = 0.12
     low_contrast: float = 0.1
-    bright_cortex: float = 0.4
+    look_alikes: float = 0.4
 
 
 def cut_patch(
@@ -189,8 +189,8 @@ def cut_patch(
     )
     images = sample_linear(study.images, points)
     labels = None if study.labels is None else sample_nearest(study.labels, points)
-    if study.tissue is not None and draw.chance(ranges.bright_cortex):
-        images = brighten_cortex(draw, study.tissue, points, images)
+    if study.tissue is not None:
+        images = add_look_alikes(draw, study.tissue, points, images, ranges.look_alikes)
     if implant is not None and study.tissue is not None and labels is not None:
         images, labels = implant.put(draw, study.tissue, points, images, labels)
     axis = draw.integer(0, 2) if draw.chance(ranges.thick_slices) else None

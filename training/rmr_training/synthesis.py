@@ -27,7 +27,7 @@ from .surroundings import head_shell, remnants
 
 BACKGROUND, CSF, GREY, WHITE, LESION = range(5)
 
-LESION_CONTRAST = (0.04, 0.60)
+LESION_CONTRAST = (0.04, 0.40)
 """Least and most brightness of lesions on FLAIR above the brighter of grey and white matter."""
 
 BRAIN_SCALE = (0.82, 1.15)
@@ -227,9 +227,7 @@ def _look_alikes(draw: Draw, soft: Tensor, means: Sequence[float], probability: 
     height = means[LESION] - means[WHITE]
     white, grey, csf = (soft[:, i : i + 1] for i in (WHITE, GREY, CSF))
     if draw.chance(probability):
-        near = F.max_pool3d(csf, 3, 1, 1)
-        near = F.max_pool3d(near, 3, 1, 1) if draw.chance(0.3) else near
-        extra += white * near * draw.field(shape, side // 8).clamp(min=0) * draw.uniform(0.1, 0.7) * height
+        extra += bright_rims(draw, white, csf, height)
     if draw.chance(probability):
         extra += bright_cortex(draw, grey, height)
     if draw.chance(probability):
@@ -238,6 +236,25 @@ def _look_alikes(draw: Draw, soft: Tensor, means: Sequence[float], probability: 
         blobs = (draw.field(shape, side // 5) > 1.0).float()
         extra += csf * blobs * draw.uniform(0.2, 1.0) * (means[LESION] - means[CSF])
     return extra
+
+
+def bright_rims(draw: Draw, white: Tensor, fluid: Tensor, height: float) -> Tensor:
+    """Draw bright rims of the fluid, as an image (1, 1, D, H, W) to add.
+
+    Bands along the ventricles and caps on their horns are normal on FLAIR. They are 1 to 4 voxels wide, fade away from
+    the fluid, and are in places as bright as lesions.
+
+    Args:
+        draw: Source of randomness.
+        white: Share of white matter (1, 1, D, H, W).
+        fluid: Share of fluid, likewise.
+        height: Brightness of a lesion above white matter.
+    """
+    near, fading = fluid, draw.uniform(0.7, 1.0)
+    for _ in range(draw.integer(1, 4)):
+        near = torch.maximum(near, fading * F.max_pool3d(near, 3, 1, 1))
+    stretches = draw.field(fluid.shape[2:], draw.integer(3, 8)).clamp(0, 1.5)
+    return white * near * stretches * draw.uniform(0.1, 1.0) * height
 
 
 def bright_cortex(draw: Draw, grey: Tensor, height: float) -> Tensor:
