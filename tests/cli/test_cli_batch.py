@@ -125,7 +125,12 @@ def test_a_signal_stops_it_with_what_is_done_kept(bundle: Path, tmp_path: Path, 
         for name in ("t1.nii.gz", "flair.nii.gz"):
             os.link(first / name, folder / name)
     process = subprocess.Popen(
-        command(bundle, tmp_path, "--threads", 1), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(bundle, tmp_path, "--threads", 1),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Children of a shell's background job ignore SIGINT otherwise.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for _ in range(2):

@@ -273,9 +273,10 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr[-2000:]
     a, b = (read_checkpoint(tmp_path / run / "last.pth")["model"] for run in ("two", "one"))
     start = network().state_dict()
-    moved, apart = (torch.cat([(b[k] - other[k]).flatten() for k in b]).norm() for other in (start, a))
-    assert moved > 1e-3
-    assert apart < 0.05 * moved
+    moved, apart = (torch.cat([(b[k] - other[k]).flatten() for k in b]).abs() for other in (start, a))
+    # AdamW's first steps are about the rate, whatever the gradient; the sign of one that is all rounding is chance.
+    assert (moved > 5e-5).float().mean() > 0.25
+    assert (apart > 5e-5).float().mean() < 0.01
 
 
 def test_checkpoints_name_the_real_studies_behind_them(maps: Material, tmp_path: Path) -> None:
