@@ -90,6 +90,7 @@ release-model: $(VENV)/.dev  ## from models/*.pth to the shipped bundle, its fig
 model-card: $(VENV)/.dev  ## what the card shows beside accuracy, and docs/model-card.md itself; needs RMR_DATA
 	$(BIN)/python benchmarks/bench_failures.py
 	$(BIN)/python benchmarks/bench_heads.py
+	$(BIN)/python benchmarks/bench_confidence.py
 	$(BIN)/python benchmarks/model_card.py
 
 quantisation: $(VENV)/.dev  ## clipping methods and groups of layers in int8, measured: five minutes; needs RMR_DATA

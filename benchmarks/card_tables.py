@@ -24,6 +24,27 @@ def stability_table() -> str:
     return f"{table(header, rows)}\n\n{source}"
 
 
+def confidence_table() -> str:
+    """Figures of each study when only lesions of some mean probability are kept."""
+    found = newest("confidence")
+    if not found:
+        return "Not measured yet."
+    header = ["study", "lesions kept", "lesion Dice", "sensitivity", "false lesions", "volume found / true (ml)"]
+    rows = [
+        [
+            row["study"],
+            f"mean probability from {row['level']:g}" if row["level"] else "all",
+            f"{row['dice']:.2f}",
+            f"{row['sensitivity']:.2f}",
+            row["false_lesions"],
+            f"{row['predicted_ml']:.1f} / {row['truth_ml']:.1f}",
+        ]
+        for row in found["rows"]
+    ]
+    studies = len({row["study"] for row in found["rows"]})
+    return table(header, rows) + f"\n\nn = {studies} studies, {found['note']}, {found['precision']} ({found['date']})."
+
+
 def heads_table() -> str:
     """Lesions outside the brain, on scans with their heads on."""
     found = newest("heads")

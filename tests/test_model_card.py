@@ -32,6 +32,7 @@ from tests.tiny_bundle import make_bundle
 ROOT = Path(__file__).parents[1]
 SCRIPTS = (
     "bench_accuracy",
+    "bench_confidence",
     "bench_failures",
     "bench_heads",
     "bench_stability",
@@ -233,6 +234,30 @@ def test_failures_are_the_largest_that_touch_nothing(bench: SimpleNamespace) -> 
     assert [int(case.sum()) for case in found] == [3, 2, 1]
     assert found[0][5:8, 5, 5].all()
     assert [int(case.sum()) for case in bench.bench_failures.untouched(mask, other, smallest=2)] == [3, 2]
+
+
+def test_only_sure_lesions_are_kept_and_whole(bench: SimpleNamespace) -> None:
+    mask, probability = np.zeros((12, 12, 12), bool), np.full((12, 12, 12), 0.1, np.float32)
+    mask[1:3, 1, 1] = mask[3, 2, 2] = True  # one lesion: its last voxel touches by a corner
+    mask[8:10, 8, 8] = True
+    probability[1:3, 1, 1], probability[3, 2, 2] = 0.875, 0.5
+    probability[8:10, 8, 8] = 0.625
+    keep = bench.bench_confidence.keep_sure
+    assert np.array_equal(keep(mask, probability, 0.0), mask)
+    assert np.array_equal(keep(mask, probability, 0.625), mask)
+    assert np.argwhere(keep(mask, probability, 0.7)).tolist() == [[1, 1, 1], [2, 1, 1], [3, 2, 2]]
+    assert not keep(mask, probability, 0.8).any()
+    assert not keep(np.zeros_like(mask), probability, 0.0).any()
+
+
+def test_the_figures_of_sure_lesions_begin_with_those_of_all(bench: SimpleNamespace) -> None:
+    results = ROOT / "benchmarks" / "results"
+    newest = {kind: json.loads(max(results.glob(f"*-{kind}.json")).read_text()) for kind in ("accuracy", "confidence")}
+    first = {row["study"]: row for row in newest["confidence"]["rows"] if row["level"] == 0}
+    for row in newest["accuracy"]["studies"]:
+        assert {key: first[row["study"]][key] for key in ("dice", "sensitivity", "false_lesions")} == pytest.approx(
+            {key: row[key] for key in ("dice", "sensitivity", "false_lesions")}, abs=0.002
+        )
 
 
 def test_failures_are_drawn_small_and_in_their_colours(
