@@ -45,10 +45,8 @@ def keep_sure(mask: Mask, probability: NDArray[np.float32], level: float) -> Mas
         level: Least mean probability.
     """
     ids = np.zeros(mask.shape, np.int32)
-    found = components(np.ascontiguousarray(mask), ids=ids)
-    total = np.bincount(ids.ravel(), probability.ravel(), minlength=len(found) + 1)
-    sure = total >= level * np.bincount(ids.ravel(), minlength=len(found) + 1)
-    sure[0] = False
+    found = components(np.ascontiguousarray(mask), probability=np.ascontiguousarray(probability), ids=ids)
+    sure = np.array([False, *((part.mean_probability or 0.0) >= level for part in found)])
     return np.asarray(sure[ids])
 
 
