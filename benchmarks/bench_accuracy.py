@@ -62,8 +62,12 @@ def refuse_seen(checkpoint: Path, study: str) -> None:
 
 
 @contextmanager
-def open_unseen(plan: Plan | None, bundle: str, study: str, precision: str) -> Iterator[tuple[Pipeline, str]]:
+def open_unseen(
+    plan: Plan | None, bundle: str, study: str, precision: str, **options: Any
+) -> Iterator[tuple[Pipeline, str]]:
     """Open weights that have not seen a study, its fold or else the bundle; give their name too.
+
+    Further options are those of `Pipeline.open`.
 
     Raises:
         SystemExit: Both have seen it.
@@ -71,13 +75,13 @@ def open_unseen(plan: Plan | None, bundle: str, study: str, precision: str) -> I
     folds = [fold for fold in plan.fold if fold.held_out == study and fold.path.exists()] if plan else []
     if folds:
         refuse_seen(folds[0].path, study)
-        with open_checkpoint(folds[0].path, precision) as pipeline:
+        with open_checkpoint(folds[0].path, precision, **options) as pipeline:
             yield pipeline, folds[0].path.stem
         return
     manifest = Bundle.open(bundle).manifest
     if study in manifest.training.studies_seen:
         raise SystemExit(f"{manifest.name} was trained on {study}, and no fold is without it")
-    with Pipeline.open(bundle, precision=precision) as pipeline:
+    with Pipeline.open(bundle, precision=precision, **options) as pipeline:
         yield pipeline, manifest.name
 
 

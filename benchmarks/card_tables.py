@@ -33,7 +33,8 @@ def confidence_table() -> str:
     rows = [
         [
             row["study"],
-            f"mean probability from {row['level']:g}" if row["level"] else "all",
+            (f"mean probability from {row['level']:g}" if row["level"] else "all")
+            + (" (as released)" if row["applied"] else ""),
             f"{row['dice']:.2f}",
             f"{row['sensitivity']:.2f}",
             row["false_lesions"],

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rmr_export import export_bundle, load_own
 from rmr_sdk import Pipeline
@@ -25,10 +26,15 @@ def export_unproven(checkpoint: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def open_checkpoint(checkpoint: Path, precision: str = "fp32", threads: int | None = None) -> Iterator[Pipeline]:
-    """Open a checkpoint as a pipeline; its bundle and its compiled network are gone afterwards."""
+def open_checkpoint(
+    checkpoint: Path, precision: str = "fp32", threads: int | None = None, **options: Any
+) -> Iterator[Pipeline]:
+    """Open a checkpoint as a pipeline; its bundle and its compiled network are gone afterwards.
+
+    Further options are those of `Pipeline.open`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         bundle = export_unproven(checkpoint, Path(folder))
         cache = Path(folder) / "cache"
-        with Pipeline.open(bundle, precision=precision, threads=threads, cache_dir=cache) as pipeline:
+        with Pipeline.open(bundle, precision=precision, threads=threads, cache_dir=cache, **options) as pipeline:
             yield pipeline

@@ -2,6 +2,7 @@
 // Layout: rows in C order; a component's root is its first run, so its first voxel is the component's first.
 // Source: as in ops/components.h.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <numeric>
 
@@ -94,6 +95,65 @@ std::vector<size_t> ranking(const std::vector<Component>& found) {
   return order;
 }
 
+// How many pairs of a voxel of a component and a neighbour of it (26) there are, by the neighbour's label.
+class Neighbours {
+ public:
+  Neighbours(const uint8_t* labels, const Index3& shape, uint8_t value) : labels_(labels), shape_(shape), own_(value) {}
+
+  void add(const Run& run) {
+    const int64_t d = run.row / shape_.h, h = run.row % shape_.h;
+    for (int64_t row_d = std::max<int64_t>(d - 1, 0); row_d <= std::min(d + 1, shape_.d - 1); ++row_d) {
+      for (int64_t row_h = std::max<int64_t>(h - 1, 0); row_h <= std::min(h + 1, shape_.h - 1); ++row_h) {
+        const uint8_t* row = labels_ + (row_d * shape_.h + row_h) * shape_.w;
+        const int64_t end = std::min(run.end + 1, shape_.w);
+        for (int64_t w = std::max<int64_t>(run.begin - 1, 0); w < end; ++w) {
+          counts_[row[w]] += std::min(w + 2, run.end) - std::max(w - 1, run.begin);
+        }
+      }
+    }
+  }
+
+  // 0 where nothing else touches them; of equals the least.
+  uint8_t commonest() const {
+    std::array<int64_t, 256> others = counts_;
+    others[own_] = 0;
+    return static_cast<uint8_t>(std::max_element(others.begin(), others.end()) - others.begin());
+  }
+
+ private:
+  const uint8_t* labels_;
+  Index3 shape_;
+  uint8_t own_;
+  std::array<int64_t, 256> counts_{};
+};
+
+// Components in the order of their first voxels, and which of them each run belongs to.
+struct Found {
+  std::vector<Component> components;
+  std::vector<size_t> of_run;
+};
+
+Found collect(Runs& runs, const Index3& shape, const float* probability) {
+  Found found;
+  found.of_run.resize(runs.all().size());
+  for (size_t i = 0; i < runs.all().size(); ++i) {
+    const Run& run = runs.all()[i];
+    const size_t root = runs.root(i);
+    if (root == i) {
+      found.of_run[i] = found.components.size();
+      found.components.push_back({0, run.row * shape.w + run.begin, {0.0, 0.0, 0.0}, 0.0});
+    }
+    found.of_run[i] = found.of_run[root];
+    add_run(found.components[found.of_run[i]], run, shape, probability);
+  }
+  for (Component& component : found.components) {
+    const double voxels = static_cast<double>(component.voxels);
+    for (double& axis : component.centroid) axis /= voxels;
+    component.mean /= voxels;
+  }
+  return found;
+}
+
 }  // namespace
 
 std::vector<Component> components(const uint8_t* labels, const Index3& shape, uint8_t value, const float* probability,
@@ -101,37 +161,44 @@ std::vector<Component> components(const uint8_t* labels, const Index3& shape, ui
   Runs runs(labels, shape, value);
   runs.connect();
 
-  std::vector<Component> found;
-  std::vector<size_t> component_of(runs.all().size());
-  for (size_t i = 0; i < runs.all().size(); ++i) {
-    const Run& run = runs.all()[i];
-    const size_t root = runs.root(i);
-    if (root == i) {
-      component_of[i] = found.size();
-      found.push_back({0, run.row * shape.w + run.begin, {0.0, 0.0, 0.0}, 0.0});
-    }
-    component_of[i] = component_of[root];
-    add_run(found[component_of[i]], run, shape, probability);
-  }
-
+  const Found found = collect(runs, shape, probability);
   std::vector<Component> ranked;
-  std::vector<int32_t> id(found.size());
-  for (const size_t index : ranking(found)) {
-    Component component = found[index];
-    const double voxels = static_cast<double>(component.voxels);
-    for (double& axis : component.centroid) axis /= voxels;
-    component.mean /= voxels;
-    ranked.push_back(component);
+  std::vector<int32_t> id(found.components.size());
+  for (const size_t index : ranking(found.components)) {
+    ranked.push_back(found.components[index]);
     id[index] = static_cast<int32_t>(ranked.size());
   }
   if (map) {
     std::fill(map, map + shape.d * shape.h * shape.w, 0);
     for (size_t i = 0; i < runs.all().size(); ++i) {
       const Run& run = runs.all()[i];
-      std::fill(map + run.row * shape.w + run.begin, map + run.row * shape.w + run.end, id[component_of[i]]);
+      std::fill(map + run.row * shape.w + run.begin, map + run.row * shape.w + run.end, id[found.of_run[i]]);
     }
   }
   return ranked;
+}
+
+int64_t drop_components(uint8_t* labels, const Index3& shape, uint8_t value, const float* probability, double least) {
+  Runs runs(labels, shape, value);
+  runs.connect();
+  const Found found = collect(runs, shape, probability);
+
+  // What becomes of one does not depend on another: no two components touch.
+  std::vector<std::vector<Run>> runs_of(found.components.size());
+  for (size_t i = 0; i < runs.all().size(); ++i) runs_of[found.of_run[i]].push_back(runs.all()[i]);
+  int64_t count = 0;
+  for (size_t i = 0; i < found.components.size(); ++i) {
+    if (found.components[i].mean >= least) continue;
+    Neighbours around(labels, shape, value);
+    for (const Run& run : runs_of[i]) around.add(run);
+    const uint8_t instead = around.commonest();
+    for (const Run& run : runs_of[i]) {
+      uint8_t* row = labels + run.row * shape.w;
+      std::fill(row + run.begin, row + run.end, instead);
+    }
+    ++count;
+  }
+  return count;
 }
 
 }  // namespace rmr::cpu

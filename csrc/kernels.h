@@ -48,6 +48,10 @@ void resample(const ResampleArea<T>& op, int threads);
 std::vector<Component> components(const uint8_t* labels, const Index3& shape, uint8_t value, const float* probability,
                                   int32_t* map);
 
+// Give the components whose mean probability is below `least` the label that their voxels touch most often, in place;
+// returns how many they were.
+int64_t drop_components(uint8_t* labels, const Index3& shape, uint8_t value, const float* probability, double least);
+
 }  // namespace cpu
 
 namespace cuda {

@@ -51,6 +51,9 @@ RelativePath = Annotated[
         description="Inside the bundle, with forward slashes; no part starts with a dot.",
     ),
 ]
+Probability = Annotated[
+    float, Meta(ge=0, le=1, description="Mean probability from which on a connected lesion is kept; at 0 all are.")
+]
 Extent = Annotated[int, Meta(ge=1, le=1024)]
 Spacing = Annotated[float, Meta(gt=0, le=100)]
 
@@ -168,6 +171,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     window: Window = Window()
     classes: Annotated[tuple[Label, ...], Meta(min_length=2, max_length=256)] | None = None
     lesion_class: Label | None = None
+    least_lesion_probability: Probability = 0.0
     artifacts: Annotated[tuple[Artifact, ...], Meta(min_length=1, max_length=256)]
     golden: GoldenFile
     accuracy: tuple[Accuracy, ...] = ()
@@ -327,6 +331,9 @@ def _check_classes(manifest: Manifest) -> None:
         raise _contradiction(
             "lesion_class", f'is "{manifest.lesion_class}", which is no foreground class of {_quote(classes or ())}'
         )
+
+    if manifest.least_lesion_probability > 0 and manifest.lesion_class is None:
+        raise _contradiction("least_lesion_probability", "is above 0, but there is no lesion_class")
 
 
 def _check_artifacts(manifest: Manifest) -> None:

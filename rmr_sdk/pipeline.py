@@ -51,11 +51,20 @@ class Pipeline:
     Use `Pipeline.open`, as a context manager or with `close`.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, reason: str, max_memory_mib: float | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        reason: str,
+        max_memory_mib: float | None = None,
+        least_lesion_probability: float | None = None,
+    ) -> None:
         self.bundle = bundle
         self.reason = reason
         self._engine = engine
         self._max_memory_mib = max_memory_mib
+        stated = bundle.manifest.least_lesion_probability
+        self._least_lesion_probability = stated if least_lesion_probability is None else least_lesion_probability
         self._pace = Pace()
         self._threads = min(KERNEL_THREADS, engine.info.threads or usable_cores())
 
@@ -70,6 +79,7 @@ class Pipeline:
         threads: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         max_memory_mib: float | None = None,
+        least_lesion_probability: float | None = None,
     ) -> Pipeline:
         """Open a bundle and make its network ready.
 
@@ -82,6 +92,8 @@ class Pipeline:
             cache_dir: Where compiled networks are kept; None for the user's cache.
             max_memory_mib: Most memory, in MiB, that a run may plan for its outputs, tiles and blending; the
                 network's own memory comes on top. On a GPU it is that of the GPU. None for no limit.
+            least_lesion_probability: Mean probability, 0 to 1, from which on a connected lesion is kept; what is below
+                becomes what is around it. None for what the bundle states; 0 keeps all.
 
         Raises:
             BundleError: The bundle does not exist, is damaged, or has no graph for the engine and the precision.
@@ -91,10 +103,15 @@ class Pipeline:
         """
         if max_memory_mib is not None and not 0 < max_memory_mib < math.inf:
             raise ConfigError(f"max_memory_mib is {max_memory_mib}.", "Pass a positive number, or None for no limit.")
+        if least_lesion_probability is not None and not 0 <= least_lesion_probability <= 1:
+            raise ConfigError(
+                f"least_lesion_probability is {least_lesion_probability}.",
+                "Pass 0 to keep all lesions, up to 1, or None for what the bundle states.",
+            )
         opened = Bundle.open(bundle)
         ready, reason = open_engine(opened, engine, device, precision, threads, cache_dir)
         logger.info("opened %s: %s", opened.manifest.name, reason)
-        return cls(opened, ready, reason, max_memory_mib)
+        return cls(opened, ready, reason, max_memory_mib, least_lesion_probability)
 
     @property
     def manifest(self) -> Manifest:
@@ -298,7 +315,8 @@ class Pipeline:
     ) -> Result:
         """Make a result of what the network gave; `arrays` is emptied."""
         watch.tell("measure", 0, 1)
-        origin = Origin(self.bundle, self.engine_info, self.reason, self._engine.warnings, self._threads)
+        least = self._least_lesion_probability
+        origin = Origin(self.bundle, self.engine_info, self.reason, self._engine.warnings, self._threads, least)
         result = conclude(origin, Ran(study, prepared, plan, float(overlap), actions), arrays, clock)
         self._pace.note_run(clock.seconds, len(plan.tiles), math.prod(prepared.grid.shape))
         return result

@@ -19,6 +19,8 @@ from rmr_sdk.volume import Volume
 SHAPE = (20, 24, 22)
 LESION_MM = np.array([2.0, 3.0, 1.0])
 LESION_RADIUS_MM = 3.0
+FAINT_MM = np.array([-4.0, -2.0, 1.0])
+FAINT_RADIUS_MM = 1.6
 
 
 def make_tiny(target: Path, **changes: Any) -> Bundle:
@@ -38,6 +40,15 @@ def make_study(grids: Mapping[str, Grid] | Grid | None = None, dtype: type[np.ge
     if not isinstance(grids, Mapping):
         grids = dict.fromkeys(("T1w", "FLAIR"), grids or make_grid())
     return Study({name: Volume(_head(name, grid).astype(dtype), grid.affine) for name, grid in grids.items()})
+
+
+def make_doubtful() -> Study:
+    """Sample the head with a second lesion, which is small and fainter on FLAIR."""
+    study = make_study()
+    flair = study["FLAIR"]
+    points = flair.grid.world(np.moveaxis(np.indices(flair.data.shape), 0, -1))
+    faint = np.linalg.norm(points - FAINT_MM, axis=-1) < FAINT_RADIUS_MM
+    return Study({**study, "FLAIR": Volume(np.where(faint, flair.data + 40, flair.data), flair.affine)})
 
 
 def lesion_mask(grid: Grid) -> Volume:

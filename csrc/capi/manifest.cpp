@@ -126,7 +126,11 @@ void read_classes(const Json& json, Manifest& manifest) {
     }
     if (classes[0] != "background") json.at("classes").refuse("it must begin with \"background\"");
   }
-  if (!json.has("lesion_class")) return;
+  manifest.least_lesion_probability = json.real("least_lesion_probability", 0.0, 0.0, 1.0);
+  if (!json.has("lesion_class")) {
+    if (manifest.least_lesion_probability > 0.0) json.at("least_lesion_probability").refuse("there is no lesion_class");
+    return;
+  }
   const auto found = std::find(classes.begin(), classes.end(), json.at("lesion_class").text(is_label, 64));
   if (found == classes.end() || found == classes.begin()) json.at("lesion_class").refuse("it is no foreground class");
   manifest.lesion_class = static_cast<int>(found - classes.begin());

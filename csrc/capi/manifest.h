@@ -36,6 +36,7 @@ struct Manifest {
   double sigma_scale = 0.125;
   std::vector<std::string> classes;
   int lesion_class = -1;
+  double least_lesion_probability = 0.0;
   std::vector<BundleFile> artifacts;
   BundleFile golden;
 

@@ -79,6 +79,13 @@ class Run::Targets {
             fused ? fused->common<float>() : nullptr};
   }
 
+  // Before labels come back onto the reference's grid, which must not decide what stays.
+  void drop_unsure(const Triple& shape, const Manifest& manifest) const {
+    if (!probability || manifest.least_lesion_probability <= 0.0) return;
+    cpu::drop_components(labels->common<uint8_t>(), index3(shape), static_cast<uint8_t>(manifest.lesion_class),
+                         probability->common<float>(), manifest.least_lesion_probability);
+  }
+
   void restore(int threads) {
     if (fused) fused->restore(Interpolation::kLinear, threads);
     if (labels) labels->restore(Interpolation::kNearest, threads);
@@ -140,6 +147,7 @@ void Run::compute(const Engine& engine, int64_t slots, RunOutputs& outputs) {
   }
   outputs.infer_s = watch.lap();
   options_.control.tell(Stage::kMeasure, 0, 1);
+  targets.drop_unsure(prepared_.grid.shape(), manifest_);
   targets.restore(threads_);
   measure(targets, outputs);
   outputs.warnings = prepared_.warnings;

@@ -16,7 +16,7 @@ import msgspec
 
 from rmr_sdk.errors import FormatError
 from rmr_sdk.manifest import MinMax, Normalisation
-from rmr_training.checkpoint import load_network, load_weights, read_checkpoint
+from rmr_training.checkpoint import least_lesion_probability, load_network, load_weights, read_checkpoint
 from rmr_training.data import ORIENTATION
 from rmr_training.models import RmrFusion, find_preset
 
@@ -35,6 +35,7 @@ class Source:
         spacing_tolerance: Relative difference of spacing that it takes without resampling.
         recipe: How the weights were made, as far as the files tell.
         studies: Real studies that the weights have learnt from, as far as the files tell.
+        least_lesion_probability: Mean probability from which on a lesion is kept, as `rmr-train calibrate` chose it.
     """
 
     network: RmrFusion
@@ -44,6 +45,7 @@ class Source:
     spacing_tolerance: float
     recipe: str
     studies: tuple[str, ...] = ()
+    least_lesion_probability: float = 0.0
 
 
 def load_own(path: Path) -> Source:
@@ -60,7 +62,8 @@ def load_own(path: Path) -> Source:
         logger.warning("%s is of stage %s: fusion and head are not trained", path.name, stage)
         recipe += " Fusion and head are not trained: not for use."
     studies = tuple(content.get("studies", ()))
-    return Source(network, _normalisation(content, path.name), ORIENTATION, (1.0, 1.0, 1.0), 0.25, recipe, studies)
+    scaling, least = _normalisation(content, path.name), least_lesion_probability(content)
+    return Source(network, scaling, ORIENTATION, (1.0, 1.0, 1.0), 0.25, recipe, studies, least)
 
 
 def load_authors(

@@ -65,6 +65,12 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-memory-mib", type=float, metavar="MIB", help="most memory for outputs, tiles and blending"
     )
+    parser.add_argument(
+        "--least-lesion-probability",
+        type=float,
+        metavar="P",
+        help="mean probability from which on a lesion is kept; 0 keeps all (default: the bundle's)",
+    )
     parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="where compiled networks are kept")
     parser.add_argument(
         "--overlap", type=float, default=0.25, metavar="X", help="of neighbouring tiles, 0 to 0.9 (default %(default)s)"
@@ -109,6 +115,7 @@ def run_study(
             threads=options.threads,
             cache_dir=options.cache_dir,
             max_memory_mib=options.max_memory_mib,
+            least_lesion_probability=options.least_lesion_probability,
         ) as pipeline:
             result = pipeline.run(
                 study,

@@ -139,6 +139,7 @@ py::dict manifest_dict(const std::string& json) {
   found["sigma_scale"] = manifest.sigma_scale;
   found["classes"] = manifest.classes;
   found["lesion_class"] = manifest.lesion_class;
+  found["least_lesion_probability"] = manifest.least_lesion_probability;
   found["precisions"] = manifest.precisions();
   found["golden"] = py::make_tuple(manifest.golden.path, manifest.golden.sha256, manifest.golden.size);
   return found;

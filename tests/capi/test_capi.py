@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rmr_ctypes import COutcome, CPipeline, Library
-from tiny_study import make_grid, make_study, make_tiny
+from tiny_study import make_doubtful, make_grid, make_study, make_tiny
 
 import rmr_sdk
 from rmr_sdk import Pipeline, Study
@@ -144,6 +144,24 @@ def test_bundles_without_classes_or_lesions(library: Library, tmp_path: Path, ch
     pipeline = library.open(tmp_path / "other.zip", threads=1)
     with Pipeline.open(tmp_path / "other.zip", engine="openvino", cache_dir=tmp_path) as twin:
         assert_same(pipeline.run(make_study()), twin.run(make_study(), align="none"))
+    pipeline.close()
+
+
+@pytest.mark.parametrize("codes", ["SAR", "LAS"])
+def test_unsure_lesions_are_dropped_as_in_python(
+    library: Library, tmp_path: Path, reoriented: Callable[[Study, str], Study], codes: str
+) -> None:
+    turned = reoriented(make_doubtful(), codes)
+    make_tiny(tmp_path / "all.zip")
+    with Pipeline.open(tmp_path / "all.zip", engine="openvino", cache_dir=tmp_path) as every:
+        means = [lesion.mean_probability for lesion in every.run(turned).lesions or ()]
+    assert len(means) == 2
+    make_tiny(tmp_path / "sure.zip", least_lesion_probability=sum(means) / 2)
+    pipeline = library.open(tmp_path / "sure.zip", threads=1)
+    with Pipeline.open(tmp_path / "sure.zip", engine="openvino", cache_dir=tmp_path) as twin:
+        expected = twin.run(turned, align="none")
+    assert expected.provenance.lesions_dropped == 1
+    assert_same(pipeline.run(turned), expected)
     pipeline.close()
 
 

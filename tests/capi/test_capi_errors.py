@@ -134,6 +134,8 @@ BAD_FIELDS: Mapping[str, tuple[dict[str, Any], str]] = {
     "reference": ({"reference": "T2w"}, "none of the contrasts"),
     "classes": ({"classes": ["csf", "lesion"]}, 'must begin with "background"'),
     "class twice": ({"classes": ["background", "lesion", "lesion"]}, "named twice"),
+    "least probability": ({"least_lesion_probability": 1.5}, "at least_lesion_probability: a number out of range"),
+    "nothing to drop": ({"lesion_class": None, "least_lesion_probability": 0.5}, "there is no lesion_class"),
     "lesion class": ({"lesion_class": "background"}, "no foreground class"),
     "normalisation": ({"normalisation": {"kind": "zscore"}}, "a normalisation that this version does not know"),
     "intended use": ({"intended_use": "Diagnosis."}, "not a medical device"),

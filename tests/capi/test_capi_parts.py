@@ -205,6 +205,7 @@ def test_damaged_zip_files_are_refused_or_read_never_more(parts: ModuleType, noi
         {"lesion_class": None, "orientation": "LPI", "spacing_mm": (0.1, 0.7, 99.9), "spacing_tolerance": 0.123456789},
         {"reference": "T1w", "name": "a.b-c_1", "version": "10.2.3-rc.1"},
         {"precisions": ("fp32", "fp16", "int8")},
+        {"least_lesion_probability": 0.7},
     ],
     ids=str,
 )
@@ -218,6 +219,7 @@ def test_manifests(parts: ModuleType, changes: dict[str, Any]) -> None:
     assert tuple(found["classes"]) == (manifest.classes or ())
     lesion = manifest.lesion_class
     assert found["lesion_class"] == (-1 if lesion is None else manifest.classes.index(lesion))
+    assert found["least_lesion_probability"] == manifest.least_lesion_probability
     assert found["sigma_scale"] == manifest.window.sigma_scale
     assert tuple(found["precisions"]) == manifest.onnx_precisions
     assert found["golden"] == (manifest.golden.path, manifest.golden.sha256, manifest.golden.size)

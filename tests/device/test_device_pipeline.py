@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_gpu import FakeArray, FakeEngine, RecordableSession
 from studies import STUDIES, expect_same
-from tiny_study import lesion_mask, make_grid, make_study, make_tiny
+from tiny_study import lesion_mask, make_doubtful, make_grid, make_study, make_tiny
 
 from rmr_sdk import _C, Pipeline, Progress, Study, Volume
 from rmr_sdk.device_kernels import device_kernels
@@ -324,6 +324,21 @@ def test_arrays_on_the_device_stay_there(host: Pipeline, open_device: Open, name
         assert sorted(engine.device.live) == sorted(id(each) for each in (found.labels, found.probability, found.fused))
         np.testing.assert_array_equal(np.sort(found.fused.host, None), np.sort(expected.fused.data, None))
         assert engine.device.counts["upload"] <= 4
+    assert not engine.device.live
+
+
+def test_unsure_lesions_are_dropped(host: Pipeline, open_device: Open, tmp_path: Path) -> None:
+    study = make_doubtful()
+    means = [lesion.mean_probability for lesion in host.run(study).lesions or ()]
+    make_tiny(tmp_path / "sure.zip", least_lesion_probability=sum(means) / 2)
+    with Pipeline.open(tmp_path / "sure.zip", threads=1, cache_dir=tmp_path) as like:
+        expected = like.run(study)
+        pipeline, engine = open_device(like)
+        assert expected.provenance.lesions_dropped == 1
+        expect_same(pipeline.run(study), expected)
+        with run_on_device(pipeline, put(engine, study), affine=affines(study)) as found:
+            mask = expected.labels.data == 4
+            assert np.count_nonzero(found.labels.host == 4) == np.count_nonzero(mask) > 0
     assert not engine.device.live
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -176,6 +177,14 @@ def test_page_without_lesions_says_so(render: Callable[[Result], str]) -> None:
     assert "largest" not in words
     assert "Lesions by location" not in words
     assert html.count("<img ") == 1
+
+
+@pytest.mark.parametrize(("dropped", "words"), [(1, "Not counted as a lesion: 1"), (12, "Not counted as lesions: 12")])
+def test_page_says_how_many_lesions_were_dropped(render: Callable[[Result], str], dropped: int, words: str) -> None:
+    result = make_result()
+    sure = replace(result.provenance, lesions_dropped=dropped, least_lesion_probability=0.6)
+    assert f"{words} of a mean probability below 0.60" in Parsed(render(replace(result, provenance=sure))).words
+    assert "Not counted" not in Parsed(render(result)).words
 
 
 def test_page_needs_nothing_but_itself(render: Callable[[Result], str]) -> None:

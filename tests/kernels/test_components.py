@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from rmr_sdk.postprocess import components, count_labels
+from rmr_sdk.postprocess import components, count_labels, drop_unsure
 
 TOUCHING = np.ones((3, 3, 3))
 
@@ -65,3 +65,55 @@ def test_components_of_one_label_only() -> None:
 def test_count_labels() -> None:
     labels = np.array([[[0, 1, 4]], [[4, 4, 0]]], np.uint8)
     assert count_labels(labels, 5) == [2, 1, 0, 0, 3]
+
+
+@pytest.mark.parametrize("shape", [(13, 17, 19), (1, 9, 40), (12, 1, 1)])
+@pytest.mark.parametrize("density", [0.02, 0.1])
+def test_dropping_equals_scipy(rng: np.random.Generator, shape: tuple[int, int, int], density: float) -> None:
+    labels = rng.integers(0, 4, shape).astype(np.uint8)
+    labels[rng.random(shape) < density] = 7
+    probability = rng.random(shape, np.float32)
+    ids, count = ndimage.label(labels == 7, TOUCHING)
+    expected, dropped = labels.copy(), 0
+    for number in range(1, count + 1):
+        own = ids == number
+        if probability[own].mean(dtype=np.float64) >= 0.5:
+            continue
+        votes = np.zeros(256, int)
+        for voxel in np.argwhere(own):
+            row = [slice(max(0, at - 1), at + 2) for at in voxel]
+            votes += np.bincount(labels[tuple(row)].ravel(), minlength=256)
+        votes[7] = 0
+        expected[own] = votes.argmax()
+        dropped += 1
+    found = labels.copy()
+    assert drop_unsure(found, probability, 7, 0.5) == dropped
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_what_is_dropped_becomes_what_is_around_it() -> None:
+    labels = np.full((7, 8, 9), 3, np.uint8)
+    labels[:, :4] = 2
+    labels[3, 1:3, 2:6] = 4  # within 2
+    labels[3, 5:7, 2:6] = 4  # within 3
+    labels[5, 7, 7] = 4
+    probability = np.full(labels.shape, 0.4, np.float32)
+    probability[5, 7, 7] = 0.9
+    assert drop_unsure(labels, probability, 4, 0.6) == 2
+    expected = np.full(labels.shape, 3, np.uint8)
+    expected[:, :4] = 2
+    expected[5, 7, 7] = 4
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_nothing_else_around_is_background_and_zero_drops_nothing() -> None:
+    labels, nothing = np.full((2, 3, 4), 4, np.uint8), np.zeros((2, 3, 4), np.float32)
+    assert drop_unsure(labels, nothing, 4, 0.0) == 0
+    assert (labels == 4).all()
+    assert drop_unsure(labels, nothing, 4, 0.1) == 1
+    assert not labels.any()
+
+
+def test_dropping_needs_one_shape() -> None:
+    with pytest.raises(ValueError, match="probability"):
+        drop_unsure(np.zeros((2, 3, 4), np.uint8), np.zeros((2, 3, 5), np.float32), 4, 0.5)

@@ -68,7 +68,16 @@ def test_the_command_writes_a_checkpoint_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "maps").mkdir()
     nib.save(nib.Nifti1Image(phantom(), np.eye(4)), tmp_path / "maps" / "patient05.nii.gz")
     save_checkpoint(tmp_path / "model.pth", network(), "joint", {"step": 3, "studies": ["one"]})
-    command = ["calibrate", str(tmp_path / "model.pth"), "--out", str(tmp_path / "done.pth"), "--patches", "2"]
+    command = [
+        "calibrate",
+        str(tmp_path / "model.pth"),
+        "--out",
+        str(tmp_path / "done.pth"),
+        "--patches",
+        "2",
+        "--heads",
+        "0",
+    ]
     assert main([*command, "--labelmaps", str(tmp_path / "maps")]) == 0
     content = read_checkpoint(tmp_path / "done.pth")
     assert (content["step"], content["studies"]) == (3, ["one"])

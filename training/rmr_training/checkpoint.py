@@ -61,6 +61,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+def least_lesion_probability(checkpoint: Mapping[str, Any]) -> float:
+    """Return the level that a checkpoint was calibrated to; 0 where it was not, which keeps all lesions."""
+    return float(checkpoint.get("calibration", {}).get("least_lesion_probability", 0.0))
+
+
 def load_network(path: Path) -> RmrFusion:
     """Build the network of a checkpoint of this package and load its weights.
 

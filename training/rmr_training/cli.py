@@ -9,6 +9,7 @@ import sys
 import typing
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -26,6 +27,7 @@ from .real import RealStudy, load_real_study, plain_patches
 from .recipe import Recipe, Stage
 from .sheet import COLUMNS, contact_sheet
 from .stages import Trainer
+from .sureness import choose_level
 from .whole_heads import load_whole_head
 
 FLAG_TYPES = typing.get_type_hints(Recipe)
@@ -129,13 +131,27 @@ def _calibrate(options: argparse.Namespace) -> None:
     network = load_network(options.checkpoint)
     maps = load_label_maps(Path(options.labelmaps) if options.labelmaps else data_folder() / "labelmaps")
     _, held_out = split_by_donor(maps, options.held_out.split(","))
-    found = calibrate(network, held_out, patches=options.patches)
-    kept = {k: v for k, v in read_checkpoint(options.checkpoint).items() if k in ("step", "recipe", "studies")}
-    save_checkpoint(options.out, network, "joint", {**kept, "calibration": asdict(found)})
-    print(
-        f"{options.out}: lesion offset {found.offset:+.2f}, lesion Dice {found.dice_before:.3f} to "
-        f"{found.dice_after:.3f} on {found.patches} synthetic patches"
-    )
+    found: dict[str, Any] = {}
+    if options.patches:
+        offset = calibrate(network, held_out, patches=options.patches)
+        found |= asdict(offset)
+        print(
+            f"{options.out}: lesion offset {offset.offset:+.2f}, lesion Dice {offset.dice_before:.3f} to "
+            f"{offset.dice_after:.3f} on {offset.patches} synthetic patches"
+        )
+    content = read_checkpoint(options.checkpoint)
+    if not options.patches:
+        found |= content.get("calibration", {})
+        found.pop("least_lesion_probability", None)
+    if options.heads:
+        level = choose_level(network, held_out, options.heads)
+        found |= asdict(level)
+        print(
+            f"{options.out}: lesions from {level.least_lesion_probability:.2f} on, lesion-wise F1 "
+            f"{level.f1_before:.3f} to {level.f1_after:.3f} on {level.heads} synthetic heads"
+        )
+    kept = {k: v for k, v in content.items() if k in ("step", "recipe", "studies")}
+    save_checkpoint(options.out, network, "joint", {**kept, "calibration": found})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -156,13 +172,19 @@ def main(arguments: list[str] | None = None) -> int:
     synthesise.add_argument("--seed", type=int, default=0)
     synthesise.set_defaults(command=_synthesise)
     adjust = commands.add_parser(
-        "calibrate", help="choose the lesion threshold on synthetic patches of held-out donors"
+        "calibrate", help="choose lesion threshold and least probability on synthetic data of held-out donors"
     )
     adjust.add_argument("checkpoint", type=Path, help="averaged weights of the joint stage")
     adjust.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     adjust.add_argument("--labelmaps", help="folder of label maps (default: labelmaps in RMR_DATA)")
     adjust.add_argument("--held-out", default=",".join(HELD_OUT), help="lesion donors to look at (default %(default)s)")
-    adjust.add_argument("--patches", type=int, default=96, help="patches to look at (default %(default)s)")
+    adjust.add_argument(
+        "--patches", type=int, default=96, help="patches to look at (default %(default)s; 0: the threshold stays)"
+    )
+    about = (
+        "heads of each label map to choose the least mean probability of a lesion on (default %(default)s; 0: keep all)"
+    )
+    adjust.add_argument("--heads", type=int, default=3, help=about)
     adjust.set_defaults(command=_calibrate)
     add_evaluate(commands)
     options = parser.parse_args(arguments)

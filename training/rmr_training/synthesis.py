@@ -90,6 +90,7 @@ def synthesise(
     side: int,
     generator: Generator,
     ranges: Ranges | None = None,
+    centre: Tensor | None = None,
 ) -> Sample:
     """Make one patch from a label map.
 
@@ -100,6 +101,7 @@ def synthesise(
         side: Side of the patch in voxels.
         generator: Source of all randomness.
         ranges: How far samples vary.
+        centre: Voxel (3,) in the middle of the patch; None to draw it.
 
     Returns:
         The patch, in the orientation of the label map up to a flip of left and right.
@@ -107,7 +109,8 @@ def synthesise(
     ranges = ranges or Ranges()
     draw = Draw(generator)
     whole_head = draw.chance(ranges.whole_head)
-    centre = _centre(draw, labels, lesions, side, ranges, beyond=whole_head)
+    if centre is None:
+        centre = _centre(draw, labels, lesions, side, ranges, beyond=whole_head)
     points = sampling_points(draw, centre, side, ranges.rotation, ranges.scale, ranges.elastic)
     target = vary_lesions(draw, sample_nearest(torch.from_numpy(labels), points), ranges)
     soft = _soften(draw, target)

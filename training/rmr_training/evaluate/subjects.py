@@ -23,12 +23,13 @@ from rmr_sdk.engines.base import Tensors
 from rmr_sdk.errors import ConfigError, FormatError
 from rmr_sdk.inference import infer, make_blender, plan_study
 from rmr_sdk.manifest import UNHASHED, Artifact, GoldenFile, Manifest, Normalisation, Training
+from rmr_sdk.postprocess import drop_unsure
 from rmr_sdk.preprocess import prepare, restore_image, restore_labels
 from rmr_sdk.study import Study
 from rmr_sdk.volume import Volume
 from rmr_sdk.watch import Stopwatch, Watch
 
-from ..checkpoint import NORMALISATION, load_network, read_checkpoint
+from ..checkpoint import NORMALISATION, least_lesion_probability, load_network, read_checkpoint
 from ..data import ORIENTATION
 from ..models import Preset, RmrFusion
 
@@ -111,6 +112,7 @@ class NetworkSubject:
         normalisation: Of a checkpoint; by default that of this package's training.
         overlap: Overlap of neighbouring tiles.
         name: What to call it in reports.
+        least_lesion_probability: Mean probability from which on a lesion is kept.
     """
 
     def __init__(
@@ -119,8 +121,10 @@ class NetworkSubject:
         normalisation: Mapping[str, Any] | None = None,
         overlap: float = OVERLAP,
         name: str = "network",
+        least_lesion_probability: float = 0.0,
     ) -> None:
         self.network, self.overlap = network.eval(), overlap
+        self.least_lesion_probability = least_lesion_probability
         self.manifest = network_manifest(network.preset, NORMALISATION if normalisation is None else normalisation)
         self.facts: dict[str, Any] = {"name": name, "engine": "torch", "precision": "fp32", "overlap": overlap}
 
@@ -133,6 +137,9 @@ class NetworkSubject:
         with TorchSession(self.network) as session:
             outputs = infer(session, 1, prepared, plan, blender, Stopwatch(), Watch(), threads=1)
         assert outputs.fused is not None, "every blender makes a fused image"
+        if outputs.labels is not None and outputs.probability is not None:
+            lesion = (self.manifest.classes or ()).index(self.manifest.lesion_class or "")
+            drop_unsure(outputs.labels, outputs.probability, lesion, self.least_lesion_probability)
         labels = None if outputs.labels is None else restore_labels(prepared, outputs.labels).data
         return Outcome(restore_image(prepared, outputs.fused), labels, time.perf_counter() - started)
 
@@ -208,7 +215,8 @@ def open_subject(
             f"{path.name} is of stage 1: its fusion network and its head are untrained.",
             "Name a checkpoint of `rmr-train joint`.",
         )
-    return NetworkSubject(load_network(path), content.get("normalisation"), overlap, path.name)
+    least = least_lesion_probability(content)
+    return NetworkSubject(load_network(path), content.get("normalisation"), overlap, path.name, least)
 
 
 def network_manifest(preset: Preset, normalisation: Mapping[str, Any]) -> Manifest:

@@ -1,0 +1,117 @@
+"""Lesions of low mean probability: dropped as the bundle states or the caller wants, and said in the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_study import LESION_MM, make_doubtful, make_tiny
+
+from rmr_sdk import Pipeline, Result
+from rmr_sdk.cli import main
+from rmr_sdk.io.nifti import write_volume
+from rmr_sdk.io.report import build_report, decode_report, encode_report
+
+
+def run(folder: Path, least: float | None = None, **manifest: float) -> Result:
+    """Run the study with a faint lesion through the tiny bundle."""
+    bundle = folder / f"tiny{manifest}.zip"
+    if not bundle.exists():
+        make_tiny(bundle, **manifest)
+    with Pipeline.open(bundle, cache_dir=folder, threads=1, least_lesion_probability=least) as pipeline:
+        return pipeline.run(make_doubtful())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bundles")
+
+
+@pytest.fixture(scope="module")
+def everything(folder: Path) -> Result:
+    """Give the result with both lesions: the tiny bundle states no level."""
+    return run(folder)
+
+
+@pytest.fixture(scope="module")
+def between(everything: Result) -> float:
+    """Give a level between the mean probabilities of both lesions."""
+    assert everything.lesions is not None
+    sure, faint = sorted((lesion.mean_probability for lesion in everything.lesions), reverse=True)
+    assert sure - faint > 0.1
+    return (sure + faint) / 2
+
+
+def test_all_are_kept_where_nothing_is_stated(everything: Result) -> None:
+    assert everything.lesions is not None
+    assert len(everything.lesions) == 2
+    assert (everything.provenance.least_lesion_probability, everything.provenance.lesions_dropped) == (0.0, 0)
+
+
+def test_a_faint_lesion_becomes_what_is_around_it(folder: Path, everything: Result, between: float) -> None:
+    found = run(folder, between)
+    assert found.lesions is not None
+    assert found.labels is not None
+    assert everything.labels is not None
+    (lesion,) = found.lesions
+    assert np.linalg.norm(np.asarray(lesion.centroid_mm) - LESION_MM) < 1
+    assert (found.provenance.least_lesion_probability, found.provenance.lesions_dropped) == (between, 1)
+    changed = found.labels.data != everything.labels.data
+    assert set(everything.labels.data[changed]) == {4}
+    instead = set(found.labels.data[changed])
+    assert len(instead) == 1
+    assert 4 not in instead
+    assert (found.labels.data == 4).sum() == lesion.voxels
+    assert found.lesion_probability is not None
+    assert everything.lesion_probability is not None
+    np.testing.assert_array_equal(found.lesion_probability.data, everything.lesion_probability.data)
+    np.testing.assert_array_equal(found.fused.data, everything.fused.data)
+    assert sum(found.tissue_ml.values()) > sum(everything.tissue_ml.values())
+
+
+def test_the_bundle_states_the_level_and_the_caller_may_take_another(folder: Path, between: float) -> None:
+    stated = run(folder, least_lesion_probability=between)
+    assert stated.lesions is not None
+    assert len(stated.lesions) == 1
+    kept = run(folder, 0.0, least_lesion_probability=between)
+    assert kept.lesions is not None
+    assert len(kept.lesions) == 2
+    none = run(folder, 1.0, least_lesion_probability=between)
+    assert none.lesions == ()
+    assert none.provenance.lesions_dropped == 2
+
+
+def test_the_report_says_what_was_dropped(folder: Path, between: float) -> None:
+    report = decode_report(encode_report(build_report(run(folder, between))))
+    assert report.provenance.lesions_dropped == 1
+    assert report.provenance.least_lesion_probability == between
+
+
+def test_a_stream_drops_the_same(folder: Path, between: float) -> None:
+    expected, study = run(folder, between), make_doubtful()
+    grids = {"FLAIR": study["FLAIR"].grid}
+    bundle = folder / "tiny{}.zip"
+    with (
+        Pipeline.open(bundle, cache_dir=folder, threads=1, least_lesion_probability=between) as pipeline,
+        pipeline.stream(grids, {"T1w": study["T1w"]}, dtype=np.float32) as stream,
+    ):
+        for index in range(study["FLAIR"].data.shape[2]):
+            stream.add("FLAIR", index, study["FLAIR"].data[:, :, index].astype(np.float32))
+        found = stream.finish()
+    assert found.labels is not None
+    assert expected.labels is not None
+    np.testing.assert_array_equal(found.labels.data, expected.labels.data)
+    assert found.provenance.lesions_dropped == 1
+
+
+def test_the_command_line_takes_a_level(folder: Path, between: float, tmp_path: Path) -> None:
+    study = make_doubtful()
+    for name in study:
+        write_volume(tmp_path / f"{name.lower()}.nii.gz", study[name])
+    command = ["run", "--t1", str(tmp_path / "t1w.nii.gz"), "--flair", str(tmp_path / "flair.nii.gz")]
+    command += ["--bundle", str(folder / "tiny{}.zip"), "--cache-dir", str(folder), "--out", str(tmp_path / "out")]
+    assert main([*command, "--least-lesion-probability", str(between)]) == 0
+    report = decode_report((tmp_path / "out" / "report.json").read_bytes())
+    assert report.lesions is not None
+    assert report.lesions.count == 1
