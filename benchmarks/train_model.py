@@ -79,8 +79,8 @@ def finish(stage: TrainingStage, options: argparse.Namespace) -> None:
     calibrated = options.runs / stage.name / "calibrated.pth"
     if calibrated.exists():
         return
-    patches = ["--patches", str(options.calibration_patches)]
-    code = rmr_train(["calibrate", str(best_of(options.runs / stage.name)), "--out", str(calibrated), *patches])
+    amounts = ["--patches", str(options.calibration_patches), "--heads", str(options.calibration_heads)]
+    code = rmr_train(["calibrate", str(best_of(options.runs / stage.name)), "--out", str(calibrated), *amounts])
     if code:
         raise SystemExit(code)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, help="patches a step (default: the recipes')")
     parser.add_argument("--workers", type=int, help="processes that make samples (default: the recipes')")
     parser.add_argument("--calibration-patches", type=int, default=96)
+    parser.add_argument("--calibration-heads", type=int, default=3)
     parser.add_argument("--minutes", type=float, help="stop after so long, ready to be given again (default: no limit)")
     options = parser.parse_args(arguments)
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 
 from rmr_export import export_bundle, load_own
-from rmr_sdk.errors import StudyError
+from rmr_sdk.errors import ConfigError, StudyError
 from rmr_training import cli, sureness
 from rmr_training.checkpoint import least_lesion_probability, read_checkpoint, save_checkpoint
 from rmr_training.data import LabelMap
 from rmr_training.evaluate.subjects import open_subject
+from rmr_training.models import RmrFusion
 from rmr_training.synthesis import LESION, WHITE
-from tests.training.test_stages import network
+from tests.training.test_stages import TINY, network
 from tests.training.test_synthesis import phantom
 
 Table = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -96,6 +98,12 @@ def test_heads_are_upright_and_whole() -> None:
 def test_no_lesion_on_any_head_is_refused() -> None:
     with pytest.raises(StudyError, match="no lesion on the synthetic heads"):
         sureness.choose_level(network(), [], per_map=1, side=32)
+
+
+def test_a_network_without_a_head_is_refused() -> None:
+    bare = RmrFusion(replace(TINY, head=None))
+    with pytest.raises(ConfigError, match="no segmentation head"):
+        sureness.choose_level(bare, [label_map(phantom())], per_map=1, side=32)
 
 
 def test_the_level_reaches_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

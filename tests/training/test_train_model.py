@@ -62,7 +62,16 @@ def arguments(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         bench, "read_plan", lambda name: type(plan)(name="x", version="1", checkpoint="", card="", stage=stages)
     )
-    return ["--runs", str(tmp_path / "runs"), "--steps-factor", "2", "--calibration-patches", "2"]
+    return [
+        "--runs",
+        str(tmp_path / "runs"),
+        "--steps-factor",
+        "2",
+        "--calibration-patches",
+        "2",
+        "--calibration-heads",
+        "0",
+    ]
 
 
 def test_sittings_give_what_one_run_gives(

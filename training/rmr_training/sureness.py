@@ -116,7 +116,7 @@ def segment(network: RmrFusion, head: Sample) -> tuple[Labels, Probability]:
     axes = {"R": (1, 0, 0), "A": (0, 1, 0), "S": (0, 0, 1)}
     affine = np.eye(4)
     affine[:3, :3] = np.array([axes[letter] for letter in manifest.orientation]).T
-    prepared = prepare(Study.from_arrays(images, affine=affine), manifest)
+    prepared = prepare(Study.from_arrays(images, affine=affine), manifest, align="header")
     plan = plan_study(prepared, manifest, OVERLAP, threads=1)
     blender = make_blender(prepared, plan, manifest, threads=1)
     with TorchSession(network.eval()) as session, torch.inference_mode():
