@@ -1,6 +1,6 @@
 """The three claims of the method at a scale that one CPU core affords: runs, verdicts, tables and figure.
 
-    python benchmarks/bench_claims.py --threads 1 --steps 200 --seeds 3      train and measure what is not there yet
+    python benchmarks/bench_claims.py --threads 1 --steps 300 --seeds 3      train and measure what is not there yet
     python benchmarks/bench_claims.py --render                               docs/claims.md from the newest result
     python benchmarks/bench_claims.py --device cuda --steps 5000 --batch 4 --patches 5000 --out runs/claims-gpu
 

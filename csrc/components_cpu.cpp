@@ -115,12 +115,23 @@ class Neighbours {
 
   // 0 where nothing else touches them; of equals the least.
   uint8_t commonest() const {
-    std::array<int64_t, 256> others = counts_;
-    others[own_] = 0;
-    return static_cast<uint8_t>(std::max_element(others.begin(), others.end()) - others.begin());
+    const auto found = others();
+    return static_cast<uint8_t>(std::max_element(found.begin(), found.end()) - found.begin());
+  }
+
+  bool has_share(uint8_t label, double least) const {
+    const auto found = others();
+    const auto all = std::accumulate(found.begin(), found.end(), int64_t{0});
+    return static_cast<double>(found[label]) >= least * static_cast<double>(all);
   }
 
  private:
+  std::array<int64_t, 256> others() const {
+    std::array<int64_t, 256> found = counts_;
+    found[own_] = 0;
+    return found;
+  }
+
   const uint8_t* labels_;
   Index3 shape_;
   uint8_t own_;
@@ -178,7 +189,8 @@ std::vector<Component> components(const uint8_t* labels, const Index3& shape, ui
   return ranked;
 }
 
-int64_t drop_components(uint8_t* labels, const Index3& shape, uint8_t value, const float* probability, double least) {
+int64_t drop_components(uint8_t* labels, const Index3& shape, uint8_t value, const float* probability,
+                        const Least& least) {
   Runs runs(labels, shape, value);
   runs.connect();
   const Found found = collect(runs, shape, probability);
@@ -188,9 +200,11 @@ int64_t drop_components(uint8_t* labels, const Index3& shape, uint8_t value, con
   for (size_t i = 0; i < runs.all().size(); ++i) runs_of[found.of_run[i]].push_back(runs.all()[i]);
   int64_t count = 0;
   for (size_t i = 0; i < found.components.size(); ++i) {
-    if (found.components[i].mean >= least) continue;
+    const bool sure = found.components[i].mean >= least.probability;
+    if (sure && least.share <= 0.0) continue;
     Neighbours around(labels, shape, value);
     for (const Run& run : runs_of[i]) around.add(run);
+    if (sure && around.has_share(least.around, least.share)) continue;
     const uint8_t instead = around.commonest();
     for (const Run& run : runs_of[i]) {
       uint8_t* row = labels + run.row * shape.w;

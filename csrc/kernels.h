@@ -48,9 +48,17 @@ void resample(const ResampleArea<T>& op, int threads);
 std::vector<Component> components(const uint8_t* labels, const Index3& shape, uint8_t value, const float* probability,
                                   int32_t* map);
 
-// Give the components whose mean probability is below `least` the label that their voxels touch most often, in place;
-// returns how many they were.
-int64_t drop_components(uint8_t* labels, const Index3& shape, uint8_t value, const float* probability, double least);
+// What a component needs to stay: this mean probability, and of the other labels that its voxels touch this share of
+// `around`. One that touches nothing has no share to be too small.
+struct Least {
+  double probability = 0.0;
+  uint8_t around = 0;
+  double share = 0.0;
+};
+
+// Give the components that do not stay the label that their voxels touch most often, in place; returns how many.
+int64_t drop_components(uint8_t* labels, const Index3& shape, uint8_t value, const float* probability,
+                        const Least& least);
 
 }  // namespace cpu
 

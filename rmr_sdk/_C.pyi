@@ -99,5 +99,11 @@ def components(
     value: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
 def drop_components(
-    labels: npt.NDArray[np.uint8], probability: npt.NDArray[np.float32], *, value: int, least: float
+    labels: npt.NDArray[np.uint8],
+    probability: npt.NDArray[np.float32],
+    *,
+    value: int,
+    least: float,
+    around: int = 0,
+    least_around: float = 0.0,
 ) -> int: ...

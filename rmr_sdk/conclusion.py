@@ -14,10 +14,10 @@ from rmr_sdk._version import __version__
 from rmr_sdk.atlas import Placement
 from rmr_sdk.bundle import Bundle
 from rmr_sdk.engines import EngineInfo
+from rmr_sdk.lesion_rule import LesionRule
 from rmr_sdk.location import TissueLabels
 from rmr_sdk.manifest import Manifest
 from rmr_sdk.measure import find_lesions, measure_tissue, place_atlas
-from rmr_sdk.postprocess import drop_unsure
 from rmr_sdk.preprocess import Prepared, restore_image, restore_labels
 from rmr_sdk.quality import Examined, check_quality, quality_warnings
 from rmr_sdk.result import Provenance, QualityCheck, Result
@@ -37,7 +37,7 @@ class Origin:
         reason: Why it ran there.
         warnings: What the engine says about how it was opened.
         threads: Threads for measuring.
-        least_lesion_probability: Mean probability from which on a lesion is kept.
+        rule: Which lesions are kept.
     """
 
     bundle: Bundle
@@ -45,7 +45,7 @@ class Origin:
     reason: str
     warnings: tuple[str, ...]
     threads: int
-    least_lesion_probability: float
+    rule: LesionRule
 
     @property
     def manifest(self) -> Manifest:
@@ -76,7 +76,7 @@ def conclude(origin: Origin, ran: Ran, arrays: dict[str, npt.NDArray[Any]], cloc
     """
     prepared = ran.prepared
     with clock("measure"):
-        dropped = _drop_unsure(origin, arrays)
+        dropped = origin.rule.apply(arrays["labels"], arrays["probability"]) if "probability" in arrays else 0
         fields, placement = _measure(origin, ran.study, prepared, arrays)
     with clock("check"):
         quality = _check(origin, ran.study, prepared, fields, placement)
@@ -91,15 +91,6 @@ def conclude(origin: Origin, ran: Ran, arrays: dict[str, npt.NDArray[Any]], cloc
         provenance=_provenance(origin, ran, dropped),
         source=ran.study.source,
     )
-
-
-def _drop_unsure(origin: Origin, outputs: Mapping[str, npt.NDArray[Any]]) -> int:
-    """Drop unsure lesions on the common grid: which of them stay must not depend on the grid of the reference."""
-    manifest = origin.manifest
-    if manifest.lesion_class is None:
-        return 0
-    lesion = (manifest.classes or ()).index(manifest.lesion_class)
-    return drop_unsure(outputs["labels"], outputs["probability"], lesion, origin.least_lesion_probability)
 
 
 def _measure(
@@ -159,7 +150,8 @@ def _provenance(origin: Origin, ran: Ran, dropped: int) -> Provenance:
         overlap=ran.overlap,
         tiles=len(ran.plan.tiles),
         tiles_skipped=ran.plan.skipped,
-        least_lesion_probability=origin.least_lesion_probability,
+        least_lesion_probability=origin.rule.least_probability,
+        least_white_matter=origin.rule.least_white_matter,
         lesions_dropped=dropped,
         geometry=(*ran.study.notes, *ran.prepared.actions, *ran.actions),
         versions={

@@ -29,8 +29,8 @@ from rmr_sdk.engines.base import DeviceEngine
 from rmr_sdk.errors import ConfigError, StudyError
 from rmr_sdk.geometry import Grid
 from rmr_sdk.inference import blend_options, plan_study
+from rmr_sdk.lesion_rule import LesionRule
 from rmr_sdk.manifest import Manifest
-from rmr_sdk.postprocess import drop_unsure
 from rmr_sdk.preprocess import Align, NonFinite, Prepared, prepare
 from rmr_sdk.study import Study, naming
 from rmr_sdk.tiles import Corner, TilePlan, check_overlap
@@ -146,22 +146,21 @@ def run_on_device(
         with clock("network"):
             run_tiles(session, sources, plan, blender, kernels, space, watch)
             blender.check_finite()
-            _drop_unsure(outputs, pipeline, space)
+            _drop_lesions(outputs, pipeline._rule, space)
         warnings = (*engine.warnings, *prepared.warnings)
         return DeviceResult(outputs, prepared.grid, plan, warnings, clock.seconds, held.pop_all())
 
 
-def _drop_unsure(outputs: DeviceOutputs, pipeline: Pipeline, space: Workspace) -> None:
-    """Drop lesions of low mean probability as `Pipeline.run` does; they are counted on the host."""
-    manifest, least = pipeline.manifest, pipeline._least_lesion_probability
-    if outputs.labels is None or outputs.probability is None or manifest.lesion_class is None or least == 0:
+def _drop_lesions(outputs: DeviceOutputs, rule: LesionRule, space: Workspace) -> None:
+    """Drop lesions as `Pipeline.run` does; they are looked at on the host."""
+    if outputs.labels is None or outputs.probability is None or rule.keeps_all:
         return
     labels = np.empty(outputs.labels.shape, np.uint8)
     probability = np.empty(labels.shape, np.float32)
     space.device.download(outputs.labels, labels, space.stream)
     space.device.download(outputs.probability, probability, space.stream)
     space.stream.synchronize()
-    if drop_unsure(labels, probability, (manifest.classes or ()).index(manifest.lesion_class), least):
+    if rule.apply(labels, probability):
         space.device.upload(labels, outputs.labels, space.stream)
         space.stream.synchronize()
 

@@ -54,6 +54,13 @@ RelativePath = Annotated[
 Probability = Annotated[
     float, Meta(ge=0, le=1, description="Mean probability from which on a connected lesion is kept; at 0 all are.")
 ]
+WHITE_MATTER = "white_matter"
+"""Name of the class that `least_white_matter` goes by."""
+
+Share = Annotated[
+    float,
+    Meta(ge=0, le=1, description="Least share of white matter around a connected lesion that is kept; at 0 all are."),
+]
 Extent = Annotated[int, Meta(ge=1, le=1024)]
 Spacing = Annotated[float, Meta(gt=0, le=100)]
 
@@ -172,6 +179,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     classes: Annotated[tuple[Label, ...], Meta(min_length=2, max_length=256)] | None = None
     lesion_class: Label | None = None
     least_lesion_probability: Probability = 0.0
+    least_white_matter: Share = 0.0
     artifacts: Annotated[tuple[Artifact, ...], Meta(min_length=1, max_length=256)]
     golden: GoldenFile
     accuracy: tuple[Accuracy, ...] = ()
@@ -332,8 +340,11 @@ def _check_classes(manifest: Manifest) -> None:
             "lesion_class", f'is "{manifest.lesion_class}", which is no foreground class of {_quote(classes or ())}'
         )
 
-    if manifest.least_lesion_probability > 0 and manifest.lesion_class is None:
-        raise _contradiction("least_lesion_probability", "is above 0, but there is no lesion_class")
+    for field in ("least_lesion_probability", "least_white_matter"):
+        if getattr(manifest, field) > 0 and manifest.lesion_class is None:
+            raise _contradiction(field, "is above 0, but there is no lesion_class")
+    if manifest.least_white_matter > 0 and WHITE_MATTER not in (classes or ()):
+        raise _contradiction("least_white_matter", f'is above 0, but there is no class "{WHITE_MATTER}"')
 
 
 def _check_artifacts(manifest: Manifest) -> None:

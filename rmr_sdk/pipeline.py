@@ -26,6 +26,7 @@ from rmr_sdk.engines.cores import usable_cores
 from rmr_sdk.errors import ConfigError
 from rmr_sdk.geometry import Grid
 from rmr_sdk.inference import Arrival, infer, make_blender, plan_study
+from rmr_sdk.lesion_rule import LesionRule
 from rmr_sdk.manifest import Manifest
 from rmr_sdk.planning import MemoryPlan, Pace, RunPlan
 from rmr_sdk.preprocess import Align, NonFinite, Prepared, prepare
@@ -57,14 +58,13 @@ class Pipeline:
         engine: Engine,
         reason: str,
         max_memory_mib: float | None = None,
-        least_lesion_probability: float | None = None,
+        rule: LesionRule | None = None,
     ) -> None:
         self.bundle = bundle
         self.reason = reason
         self._engine = engine
         self._max_memory_mib = max_memory_mib
-        stated = bundle.manifest.least_lesion_probability
-        self._least_lesion_probability = stated if least_lesion_probability is None else least_lesion_probability
+        self._rule = LesionRule.of(bundle.manifest) if rule is None else rule
         self._pace = Pace()
         self._threads = min(KERNEL_THREADS, engine.info.threads or usable_cores())
 
@@ -80,6 +80,7 @@ class Pipeline:
         cache_dir: str | os.PathLike[str] | None = None,
         max_memory_mib: float | None = None,
         least_lesion_probability: float | None = None,
+        least_white_matter: float | None = None,
     ) -> Pipeline:
         """Open a bundle and make its network ready.
 
@@ -94,6 +95,8 @@ class Pipeline:
                 network's own memory comes on top. On a GPU it is that of the GPU. None for no limit.
             least_lesion_probability: Mean probability, 0 to 1, from which on a connected lesion is kept; what is below
                 becomes what is around it. None for what the bundle states; 0 keeps all.
+            least_white_matter: Least share, 0 to 1, of white matter among the labels that a connected lesion touches,
+                likewise: what scalp, orbit or cortex surrounds is seldom a lesion.
 
         Raises:
             BundleError: The bundle does not exist, is damaged, or has no graph for the engine and the precision.
@@ -103,15 +106,11 @@ class Pipeline:
         """
         if max_memory_mib is not None and not 0 < max_memory_mib < math.inf:
             raise ConfigError(f"max_memory_mib is {max_memory_mib}.", "Pass a positive number, or None for no limit.")
-        if least_lesion_probability is not None and not 0 <= least_lesion_probability <= 1:
-            raise ConfigError(
-                f"least_lesion_probability is {least_lesion_probability}.",
-                "Pass 0 to keep all lesions, up to 1, or None for what the bundle states.",
-            )
         opened = Bundle.open(bundle)
+        rule = LesionRule.of(opened.manifest, least_lesion_probability, least_white_matter)
         ready, reason = open_engine(opened, engine, device, precision, threads, cache_dir)
         logger.info("opened %s: %s", opened.manifest.name, reason)
-        return cls(opened, ready, reason, max_memory_mib, least_lesion_probability)
+        return cls(opened, ready, reason, max_memory_mib, rule)
 
     @property
     def manifest(self) -> Manifest:
@@ -315,8 +314,7 @@ class Pipeline:
     ) -> Result:
         """Make a result of what the network gave; `arrays` is emptied."""
         watch.tell("measure", 0, 1)
-        least = self._least_lesion_probability
-        origin = Origin(self.bundle, self.engine_info, self.reason, self._engine.warnings, self._threads, least)
+        origin = Origin(self.bundle, self.engine_info, self.reason, self._engine.warnings, self._threads, self._rule)
         result = conclude(origin, Ran(study, prepared, plan, float(overlap), actions), arrays, clock)
         self._pace.note_run(clock.seconds, len(plan.tiles), math.prod(prepared.grid.shape))
         return result

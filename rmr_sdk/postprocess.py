@@ -100,21 +100,6 @@ def components(
     ]
 
 
-def drop_unsure(labels: npt.NDArray[np.uint8], probability: npt.NDArray[np.float32], value: int, least: float) -> int:
-    """Give components of low mean probability the label that most voxels around them have, in place.
-
-    Args:
-        labels: (D, H, W), C-contiguous; components are those of `components`.
-        probability: (D, H, W), C-contiguous; left as it is.
-        value: The label of the components.
-        least: Mean probability from which on a component stays; at 0 all do.
-
-    Returns:
-        How many were dropped.
-    """
-    return _C.drop_components(labels, probability, value=value, least=least) if least > 0 else 0
-
-
 def bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
     """Return the least box around what is True; None where nothing is."""
     sides = []

@@ -1,4 +1,4 @@
-"""Lesions of low mean probability: dropped as the bundle states or the caller wants, and said in the report."""
+"""Lesions of low mean probability, or in no white matter: dropped as bundle or caller say, and said in the report."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_bundle import make_manifest
 from tiny_study import LESION_MM, make_doubtful, make_tiny
 
 from rmr_sdk import Pipeline, Result
 from rmr_sdk.cli import main
+from rmr_sdk.errors import ConfigError
 from rmr_sdk.io.nifti import write_volume
 from rmr_sdk.io.report import build_report, decode_report, encode_report
+from rmr_sdk.lesion_rule import LesionRule
 
 
 def run(folder: Path, least: float | None = None, **manifest: float) -> Result:
@@ -82,6 +85,31 @@ def test_the_bundle_states_the_level_and_the_caller_may_take_another(folder: Pat
     assert none.provenance.lesions_dropped == 2
 
 
+def test_what_white_matter_hardly_touches_is_dropped(folder: Path, everything: Result) -> None:
+    assert everything.labels is not None
+    white = folder / "white.zip"
+    classes = ("background", "csf", "white_matter", "grey_matter", "lesion")  # lesions lie in what is grey matter now
+    make_tiny(white, classes=classes, least_white_matter=0.1)
+    with Pipeline.open(white, cache_dir=folder, threads=1) as pipeline:
+        found = pipeline.run(make_doubtful())
+    with Pipeline.open(white, cache_dir=folder, threads=1, least_white_matter=0) as pipeline:
+        kept = pipeline.run(make_doubtful())
+    assert found.labels is not None
+    assert kept.labels is not None
+    np.testing.assert_array_equal(kept.labels.data, everything.labels.data)
+    assert (kept.provenance.least_white_matter, kept.provenance.lesions_dropped) == (0.0, 0)
+    assert found.lesions == ()
+    assert (found.provenance.least_white_matter, found.provenance.lesions_dropped) == (0.1, 2)
+    np.testing.assert_array_equal(found.labels.data, np.where(kept.labels.data == 4, 3, kept.labels.data))
+
+
+def test_white_matter_needs_its_class(folder: Path) -> None:
+    manifest = make_manifest(classes=("background", "lesion"))
+    with pytest.raises(ConfigError, match='has no class "white_matter"'):
+        LesionRule.of(manifest, least_white_matter=0.5)
+    assert LesionRule.of(manifest).keeps_all
+
+
 def test_the_report_says_what_was_dropped(folder: Path, between: float) -> None:
     report = decode_report(encode_report(build_report(run(folder, between))))
     assert report.provenance.lesions_dropped == 1
@@ -111,7 +139,8 @@ def test_the_command_line_takes_a_level(folder: Path, between: float, tmp_path: 
         write_volume(tmp_path / f"{name.lower()}.nii.gz", study[name])
     command = ["run", "--t1", str(tmp_path / "t1w.nii.gz"), "--flair", str(tmp_path / "flair.nii.gz")]
     command += ["--bundle", str(folder / "tiny{}.zip"), "--cache-dir", str(folder), "--out", str(tmp_path / "out")]
-    assert main([*command, "--least-lesion-probability", str(between)]) == 0
+    assert main([*command, "--least-lesion-probability", str(between), "--least-white-matter", "0.01"]) == 0
     report = decode_report((tmp_path / "out" / "report.json").read_bytes())
     assert report.lesions is not None
     assert report.lesions.count == 1
+    assert report.provenance.least_white_matter == 0.01

@@ -127,13 +127,20 @@ void read_classes(const Json& json, Manifest& manifest) {
     if (classes[0] != "background") json.at("classes").refuse("it must begin with \"background\"");
   }
   manifest.least_lesion_probability = json.real("least_lesion_probability", 0.0, 0.0, 1.0);
+  manifest.least_white_matter = json.real("least_white_matter", 0.0, 0.0, 1.0);
   if (!json.has("lesion_class")) {
-    if (manifest.least_lesion_probability > 0.0) json.at("least_lesion_probability").refuse("there is no lesion_class");
+    for (const char* level : {"least_lesion_probability", "least_white_matter"}) {
+      if (json.real(level, 0.0, 0.0, 1.0) > 0.0) json.at(level).refuse("there is no lesion_class");
+    }
     return;
   }
   const auto found = std::find(classes.begin(), classes.end(), json.at("lesion_class").text(is_label, 64));
   if (found == classes.end() || found == classes.begin()) json.at("lesion_class").refuse("it is no foreground class");
   manifest.lesion_class = static_cast<int>(found - classes.begin());
+  if (manifest.least_white_matter <= 0.0) return;
+  const auto white = std::find(classes.begin(), classes.end(), "white_matter");
+  if (white == classes.end()) json.at("least_white_matter").refuse("there is no class \"white_matter\"");
+  manifest.white_matter = static_cast<int>(white - classes.begin());
 }
 
 void read_files(const Json& json, Manifest& manifest) {

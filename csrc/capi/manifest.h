@@ -37,6 +37,8 @@ struct Manifest {
   std::vector<std::string> classes;
   int lesion_class = -1;
   double least_lesion_probability = 0.0;
+  double least_white_matter = 0.0;
+  int white_matter = 0;  // the class, where least_white_matter is above 0
   std::vector<BundleFile> artifacts;
   BundleFile golden;
 

@@ -80,10 +80,11 @@ class Run::Targets {
   }
 
   // Before labels come back onto the reference's grid, which must not decide what stays.
-  void drop_unsure(const Triple& shape, const Manifest& manifest) const {
-    if (!probability || manifest.least_lesion_probability <= 0.0) return;
+  void drop_lesions(const Triple& shape, const Manifest& manifest) const {
+    const double sure = manifest.least_lesion_probability, white = manifest.least_white_matter;
+    if (!probability || (sure <= 0.0 && white <= 0.0)) return;
     cpu::drop_components(labels->common<uint8_t>(), index3(shape), static_cast<uint8_t>(manifest.lesion_class),
-                         probability->common<float>(), manifest.least_lesion_probability);
+                         probability->common<float>(), {sure, static_cast<uint8_t>(manifest.white_matter), white});
   }
 
   void restore(int threads) {
@@ -147,7 +148,7 @@ void Run::compute(const Engine& engine, int64_t slots, RunOutputs& outputs) {
   }
   outputs.infer_s = watch.lap();
   options_.control.tell(Stage::kMeasure, 0, 1);
-  targets.drop_unsure(prepared_.grid.shape(), manifest_);
+  targets.drop_lesions(prepared_.grid.shape(), manifest_);
   targets.restore(threads_);
   measure(targets, outputs);
   outputs.warnings = prepared_.warnings;

@@ -173,7 +173,7 @@ def _manifest(source: Source, tile: Triple, name: str, version: str, card: Card)
         tile_shape=tile,
         classes=classes,
         lesion_class="lesion" if classes and "lesion" in classes else None,
-        least_lesion_probability=source.least_lesion_probability,
+        **source.levels._asdict(),
         artifacts=(Artifact(path=GRAPH, sha256=UNHASHED, size=1, precision="fp32", kind="onnx"),),
         golden=GoldenFile(path=GOLDEN, sha256=UNHASHED, size=1),
         accuracy=card.accuracy,

@@ -16,7 +16,7 @@ import msgspec
 
 from rmr_sdk.errors import FormatError
 from rmr_sdk.manifest import MinMax, Normalisation
-from rmr_training.checkpoint import least_lesion_probability, load_network, load_weights, read_checkpoint
+from rmr_training.checkpoint import KEEP_ALL, LesionLevels, lesion_levels, load_network, load_weights, read_checkpoint
 from rmr_training.data import ORIENTATION
 from rmr_training.models import RmrFusion, find_preset
 
@@ -35,7 +35,7 @@ class Source:
         spacing_tolerance: Relative difference of spacing that it takes without resampling.
         recipe: How the weights were made, as far as the files tell.
         studies: Real studies that the weights have learnt from, as far as the files tell.
-        least_lesion_probability: Mean probability from which on a lesion is kept, as `rmr-train calibrate` chose it.
+        levels: Which lesions are kept, as `rmr-train calibrate` chose it.
     """
 
     network: RmrFusion
@@ -45,7 +45,7 @@ class Source:
     spacing_tolerance: float
     recipe: str
     studies: tuple[str, ...] = ()
-    least_lesion_probability: float = 0.0
+    levels: LesionLevels = KEEP_ALL
 
 
 def load_own(path: Path) -> Source:
@@ -62,8 +62,8 @@ def load_own(path: Path) -> Source:
         logger.warning("%s is of stage %s: fusion and head are not trained", path.name, stage)
         recipe += " Fusion and head are not trained: not for use."
     studies = tuple(content.get("studies", ()))
-    scaling, least = _normalisation(content, path.name), least_lesion_probability(content)
-    return Source(network, scaling, ORIENTATION, (1.0, 1.0, 1.0), 0.25, recipe, studies, least)
+    scaling, levels = _normalisation(content, path.name), lesion_levels(content)
+    return Source(network, scaling, ORIENTATION, (1.0, 1.0, 1.0), 0.25, recipe, studies, levels)
 
 
 def load_authors(

@@ -71,6 +71,12 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="mean probability from which on a lesion is kept; 0 keeps all (default: the bundle's)",
     )
+    parser.add_argument(
+        "--least-white-matter",
+        type=float,
+        metavar="SHARE",
+        help="share of white matter around a lesion from which on it is kept; 0 keeps all (default: the bundle's)",
+    )
     parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="where compiled networks are kept")
     parser.add_argument(
         "--overlap", type=float, default=0.25, metavar="X", help="of neighbouring tiles, 0 to 0.9 (default %(default)s)"
@@ -116,6 +122,7 @@ def run_study(
             cache_dir=options.cache_dir,
             max_memory_mib=options.max_memory_mib,
             least_lesion_probability=options.least_lesion_probability,
+            least_white_matter=options.least_white_matter,
         ) as pipeline:
             result = pipeline.run(
                 study,

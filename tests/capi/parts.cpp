@@ -140,6 +140,8 @@ py::dict manifest_dict(const std::string& json) {
   found["classes"] = manifest.classes;
   found["lesion_class"] = manifest.lesion_class;
   found["least_lesion_probability"] = manifest.least_lesion_probability;
+  found["least_white_matter"] = manifest.least_white_matter;
+  found["white_matter"] = manifest.white_matter;
   found["precisions"] = manifest.precisions();
   found["golden"] = py::make_tuple(manifest.golden.path, manifest.golden.sha256, manifest.golden.size);
   return found;

@@ -156,13 +156,17 @@ def test_unsure_lesions_are_dropped_as_in_python(
     with Pipeline.open(tmp_path / "all.zip", engine="openvino", cache_dir=tmp_path) as every:
         means = [lesion.mean_probability for lesion in every.run(turned).lesions or ()]
     assert len(means) == 2
-    make_tiny(tmp_path / "sure.zip", least_lesion_probability=sum(means) / 2)
-    pipeline = library.open(tmp_path / "sure.zip", threads=1)
-    with Pipeline.open(tmp_path / "sure.zip", engine="openvino", cache_dir=tmp_path) as twin:
-        expected = twin.run(turned, align="none")
-    assert expected.provenance.lesions_dropped == 1
-    assert_same(pipeline.run(turned), expected)
-    pipeline.close()
+    for name, levels in {
+        "sure": {"least_lesion_probability": sum(means) / 2},
+        "white": {"least_white_matter": 0.1, "classes": ("background", "csf", "white_matter", "grey_matter", "lesion")},
+    }.items():
+        make_tiny(tmp_path / f"{name}.zip", **levels)
+        pipeline = library.open(tmp_path / f"{name}.zip", threads=1)
+        with Pipeline.open(tmp_path / f"{name}.zip", engine="openvino", cache_dir=tmp_path) as twin:
+            expected = twin.run(turned, align="none")
+        assert expected.provenance.lesions_dropped > 0
+        assert_same(pipeline.run(turned), expected)
+        pipeline.close()
 
 
 def test_the_middle_of_the_demo_study(library: Library) -> None:

@@ -136,6 +136,10 @@ BAD_FIELDS: Mapping[str, tuple[dict[str, Any], str]] = {
     "class twice": ({"classes": ["background", "lesion", "lesion"]}, "named twice"),
     "least probability": ({"least_lesion_probability": 1.5}, "at least_lesion_probability: a number out of range"),
     "nothing to drop": ({"lesion_class": None, "least_lesion_probability": 0.5}, "there is no lesion_class"),
+    "no white matter": (
+        {"classes": ["background", "lesion"], "least_white_matter": 0.1},
+        'there is no class "white_matter"',
+    ),
     "lesion class": ({"lesion_class": "background"}, "no foreground class"),
     "normalisation": ({"normalisation": {"kind": "zscore"}}, "a normalisation that this version does not know"),
     "intended use": ({"intended_use": "Diagnosis."}, "not a medical device"),

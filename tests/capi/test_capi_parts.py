@@ -206,6 +206,7 @@ def test_damaged_zip_files_are_refused_or_read_never_more(parts: ModuleType, noi
         {"reference": "T1w", "name": "a.b-c_1", "version": "10.2.3-rc.1"},
         {"precisions": ("fp32", "fp16", "int8")},
         {"least_lesion_probability": 0.7},
+        {"least_white_matter": 0.2},
     ],
     ids=str,
 )
@@ -220,6 +221,9 @@ def test_manifests(parts: ModuleType, changes: dict[str, Any]) -> None:
     lesion = manifest.lesion_class
     assert found["lesion_class"] == (-1 if lesion is None else manifest.classes.index(lesion))
     assert found["least_lesion_probability"] == manifest.least_lesion_probability
+    assert found["least_white_matter"] == manifest.least_white_matter
+    if manifest.least_white_matter:
+        assert found["white_matter"] == manifest.classes.index("white_matter")
     assert found["sigma_scale"] == manifest.window.sigma_scale
     assert tuple(found["precisions"]) == manifest.onnx_precisions
     assert found["golden"] == (manifest.golden.path, manifest.golden.sha256, manifest.golden.size)

@@ -183,7 +183,11 @@ def test_page_without_lesions_says_so(render: Callable[[Result], str]) -> None:
 def test_page_says_how_many_lesions_were_dropped(render: Callable[[Result], str], dropped: int, words: str) -> None:
     result = make_result()
     sure = replace(result.provenance, lesions_dropped=dropped, least_lesion_probability=0.6)
-    assert f"{words} of a mean probability below 0.60" in Parsed(render(replace(result, provenance=sure))).words
+    assert f"{words} of a mean probability below 0.60, whose" in Parsed(render(replace(result, provenance=sure))).words
+    both = Parsed(render(replace(result, provenance=replace(sure, least_white_matter=0.15)))).words
+    assert f"{words} of a mean probability below 0.60 or with less than 0.15 white matter around" in both
+    white = replace(sure, least_lesion_probability=0.0, least_white_matter=0.15)
+    assert f"{words} with less than 0.15 white matter" in Parsed(render(replace(result, provenance=white))).words
     assert "Not counted" not in Parsed(render(result)).words
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from rmr_sdk.postprocess import components, count_labels, drop_unsure
+from rmr_sdk.lesion_rule import LesionRule
+from rmr_sdk.postprocess import components, count_labels
 
 TOUCHING = np.ones((3, 3, 3))
 
@@ -69,7 +70,10 @@ def test_count_labels() -> None:
 
 @pytest.mark.parametrize("shape", [(13, 17, 19), (1, 9, 40), (12, 1, 1)])
 @pytest.mark.parametrize("density", [0.02, 0.1])
-def test_dropping_equals_scipy(rng: np.random.Generator, shape: tuple[int, int, int], density: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_dropping_equals_scipy(
+    rng: np.random.Generator, shape: tuple[int, int, int], density: float, share: float
+) -> None:
     labels = rng.integers(0, 4, shape).astype(np.uint8)
     labels[rng.random(shape) < density] = 7
     probability = rng.random(shape, np.float32)
@@ -77,17 +81,17 @@ def test_dropping_equals_scipy(rng: np.random.Generator, shape: tuple[int, int, 
     expected, dropped = labels.copy(), 0
     for number in range(1, count + 1):
         own = ids == number
-        if probability[own].mean(dtype=np.float64) >= 0.5:
-            continue
         votes = np.zeros(256, int)
         for voxel in np.argwhere(own):
             row = [slice(max(0, at - 1), at + 2) for at in voxel]
             votes += np.bincount(labels[tuple(row)].ravel(), minlength=256)
         votes[7] = 0
+        if probability[own].mean(dtype=np.float64) >= 0.5 and votes[3] >= share * votes.sum():
+            continue
         expected[own] = votes.argmax()
         dropped += 1
     found = labels.copy()
-    assert drop_unsure(found, probability, 7, 0.5) == dropped
+    assert LesionRule(7, 3, 0.5, share).apply(found, probability) == dropped
     np.testing.assert_array_equal(found, expected)
 
 
@@ -99,7 +103,7 @@ def test_what_is_dropped_becomes_what_is_around_it() -> None:
     labels[5, 7, 7] = 4
     probability = np.full(labels.shape, 0.4, np.float32)
     probability[5, 7, 7] = 0.9
-    assert drop_unsure(labels, probability, 4, 0.6) == 2
+    assert LesionRule(4, least_probability=0.6).apply(labels, probability) == 2
     expected = np.full(labels.shape, 3, np.uint8)
     expected[:, :4] = 2
     expected[5, 7, 7] = 4
@@ -108,12 +112,28 @@ def test_what_is_dropped_becomes_what_is_around_it() -> None:
 
 def test_nothing_else_around_is_background_and_zero_drops_nothing() -> None:
     labels, nothing = np.full((2, 3, 4), 4, np.uint8), np.zeros((2, 3, 4), np.float32)
-    assert drop_unsure(labels, nothing, 4, 0.0) == 0
+    assert LesionRule(4).apply(labels, nothing) == 0
+    assert LesionRule(4, 3, least_white_matter=1.0).apply(labels, nothing) == 0  # no neighbour, so no share
+    assert LesionRule(None, least_probability=0.1).apply(labels, nothing) == 0
     assert (labels == 4).all()
-    assert drop_unsure(labels, nothing, 4, 0.1) == 1
+    assert LesionRule(4, least_probability=0.1).apply(labels, nothing) == 1
     assert not labels.any()
+
+
+def test_what_white_matter_hardly_touches_is_dropped() -> None:
+    labels = np.full((9, 9, 20), 3, np.uint8)
+    labels[:, :, :5] = 0
+    labels[4, 4, 2] = labels[4, 4, 4] = labels[4, 4, 5] = 4  # one in air, one of two voxels at the border
+    labels[4, 4, 10] = 4
+    sure = np.ones(labels.shape, np.float32)
+    # Pairs of a voxel and another label: 26 of air; 17 of air and 8, then 8 and 17, of each of the two; 26 of white.
+    for share, dropped in ((0.0, 0), (0.01, 1), (25 / 51, 1), (25 / 50 + 1e-6, 2), (1.0, 2)):
+        found = labels.copy()
+        assert LesionRule(4, 3, least_white_matter=share).apply(found, sure) == dropped
+        assert found[4, 4, 2] == (4 if dropped == 0 else 0)
+        assert found[4, 4, 10] == 4
 
 
 def test_dropping_needs_one_shape() -> None:
     with pytest.raises(ValueError, match="probability"):
-        drop_unsure(np.zeros((2, 3, 4), np.uint8), np.zeros((2, 3, 5), np.float32), 4, 0.5)
+        LesionRule(4, least_probability=0.5).apply(np.zeros((2, 3, 4), np.uint8), np.zeros((2, 3, 5), np.float32))

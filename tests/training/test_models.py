@@ -224,3 +224,54 @@ def test_a_token_sees_its_own_region_only() -> None:
     own = tokens.clone()
     own[0, 0, 0, 0] += torch.tensor([1.0, 0.0, 0.0, 0.0])
     assert not torch.allclose(first(own), first(tokens))
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_padded_tokens_are_kept_apart(shifted: bool) -> None:
+    torch.manual_seed(0)
+    block = SwinBlock(4, 2, 2, shifted, mlp_ratio=1.0, mask_padding=True).eval()
+    tokens = torch.rand(1, 3, 4, 5, 4)  # windows of two: one plane of padding along the first axis, one along the last
+
+    def run() -> Tensor:
+        with torch.inference_mode():
+            return block(tokens)
+
+    with torch.no_grad():
+        block.attn.qkv.bias.copy_(torch.rand(12))  # all that a padded token carries
+        masked, expected = run(), _attend_by_hand(block, tokens[0], shifted)
+    torch.testing.assert_close(masked[0], expected, rtol=1e-4, atol=1e-5)
+    block.mask_padding = False  # after a shift by one, one plane of padding is a region of its own anyway
+    assert torch.allclose(run(), masked, atol=1e-4) == shifted
+
+
+def _attend_by_hand(block: SwinBlock, tokens: Tensor, shifted: bool) -> Tensor:
+    """Let each token attend to the real ones of its window, found by place; nothing is padded, rolled or masked."""
+    shift = 1 if shifted else 0
+    places = [tuple(place) for place in np.ndindex(*tokens.shape[:3])]
+    normed = block.norm1(tokens)
+    made = tokens.clone()
+    for own in places:
+        mates = [p for p in places if all((a - shift) // 2 == (b - shift) // 2 for a, b in zip(p, own, strict=True))]
+        rows = block.attn.qkv(torch.stack([normed[own], *(normed[mate] for mate in mates)])).view(-1, 3, 2, 2)
+        found = []
+        for head in range(2):
+            at = [sum((o - m + 1) * f for o, m, f in zip(own, mate, (9, 3, 1), strict=True)) for mate in mates]
+            score = rows[1:, 1, head] @ rows[0, 0, head] * 2**-0.5
+            weights = (score + block.attn.relative_position_bias_table[at, head]).softmax(0)
+            found.append(weights @ rows[1:, 2, head])
+        made[own] += block.attn.proj(torch.cat(found))
+    return made + block.mlp(block.norm2(made))
+
+
+def test_tokens_in_whole_windows_are_not_touched_by_masking() -> None:
+    torch.manual_seed(0)
+    block, tokens = SwinBlock(4, 1, 2, shifted=True, mlp_ratio=1.0).eval(), torch.rand(1, 4, 4, 6, 4)
+    with torch.inference_mode():
+        before = block(tokens)
+        block.mask_padding = True
+        torch.testing.assert_close(block(tokens), before, rtol=0, atol=0)
+
+
+def test_the_edge_family_masks_padding_and_the_paper_does_not() -> None:
+    masks = {name: preset.encoder.mask_padding for name, preset in PRESETS.items()}
+    assert masks == {"paper": False, "edge": True, "edge-small": True, "edge-large": True}

@@ -13,7 +13,7 @@ import pytest
 from rmr_export import export_bundle, load_own
 from rmr_sdk.errors import ConfigError, StudyError
 from rmr_training import cli, sureness
-from rmr_training.checkpoint import least_lesion_probability, read_checkpoint, save_checkpoint
+from rmr_training.checkpoint import LesionLevels, lesion_levels, read_checkpoint, save_checkpoint
 from rmr_training.data import LabelMap
 from rmr_training.evaluate.subjects import open_subject
 from rmr_training.models import RmrFusion
@@ -95,6 +95,34 @@ def test_heads_are_upright_and_whole() -> None:
     assert not any(bool(face.any()) for face in faces)
 
 
+def surrounded(*counts: int) -> LabelMap:
+    """Make a label map of single voxels of lesion in fluid, each with that many voxels of white matter around it."""
+    labels = np.ones((7, 7, 6 * len(counts)), np.uint8)
+    for number, count in enumerate(counts):
+        block = np.ones(27, np.uint8)
+        block[:count] = WHITE
+        block[count:] = np.where(np.arange(count, 27) == 13, LESION, block[count:])
+        labels[2:5, 2:5, 6 * number + 1 : 6 * number + 4] = block.reshape(3, 3, 3)
+    return label_map(labels)
+
+
+def test_the_highest_share_that_costs_hardly_any_lesion() -> None:
+    maps = [surrounded(0, 4, 6), surrounded(10, 13)]  # shares 0, 0.15, 0.23, 0.38 and 0.5
+    for lost, share, dropped in ((0.0, 0.0, 0), (0.2, 0.15, 1), (0.39, 0.15, 1), (0.4, 0.2, 2), (1.0, 0.5, 4)):
+        found = sureness.choose_white_matter(maps, lost)
+        assert (found.least_white_matter, found.true_lesions) == (share, 5)
+        assert found.true_lesions_dropped == dropped
+    with pytest.raises(StudyError, match="no lesion on the label maps of real anatomies"):
+        sureness.choose_white_matter([])
+
+
+def test_what_hardly_touches_white_matter_counts_at_no_level() -> None:
+    labels, probability, truth = table(true_at=0.82, false_at=0.9)
+    labels[7:11, 1:6, 1:6] = np.where(labels[7:11, 1:6, 1:6] == LESION, LESION, 0)
+    assert max(sureness.f1_of_levels(labels, probability, truth)) == pytest.approx(2 / 3)
+    assert max(sureness.f1_of_levels(labels, probability, truth, 0.1)) == 1.0
+
+
 def test_no_lesion_on_any_head_is_refused() -> None:
     with pytest.raises(StudyError, match="no lesion on the synthetic heads"):
         sureness.choose_level(network(), [], per_map=1, side=32)
@@ -110,14 +138,19 @@ def test_the_level_reaches_the_bundle(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "maps").mkdir()
     nib.save(nib.Nifti1Image(phantom(), np.eye(4)), tmp_path / "maps" / "patient05.nii.gz")
     save_checkpoint(tmp_path / "model.pth", network(), "joint", {"calibration": {"offset": 0.25}})
-    assert least_lesion_probability(read_checkpoint(tmp_path / "model.pth")) == 0.0
+    assert lesion_levels(read_checkpoint(tmp_path / "model.pth")) == LesionLevels(0.0, 0.0)
     monkeypatch.setattr(cli, "choose_level", partial(sureness.choose_level, side=32))
     monkeypatch.setattr(sureness, "f1_of_levels", lambda *_: [float(level == 0.65) for level in sureness.LEVELS])
     command = ["calibrate", str(tmp_path / "model.pth"), "--out", str(tmp_path / "done.pth"), "--patches", "0"]
     assert cli.main([*command, "--heads", "1", "--labelmaps", str(tmp_path / "maps")]) == 0
     content = read_checkpoint(tmp_path / "done.pth")
     assert content["calibration"]["offset"] == 0.25
-    assert least_lesion_probability(content) == 0.65
-    assert open_subject(tmp_path / "done.pth").least_lesion_probability == 0.65
+    levels = lesion_levels(content)
+    assert levels.least_lesion_probability == 0.65
+    assert levels.least_white_matter > 0
+    manifest = open_subject(tmp_path / "done.pth").manifest
+    assert (manifest.least_lesion_probability, manifest.least_white_matter) == levels
     bundle = export_bundle(load_own(tmp_path / "done.pth"), tmp_path / "bundle", name="level", tile=(16, 16, 16))
-    assert bundle.manifest.least_lesion_probability == 0.65
+    assert (bundle.manifest.least_lesion_probability, bundle.manifest.least_white_matter) == levels
+    assert cli.main([*command, "--heads", "0", "--lost", "0", "--labelmaps", str(tmp_path / "maps")]) == 0
+    assert lesion_levels(read_checkpoint(tmp_path / "done.pth")) == LesionLevels(0.0, 0.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -20,6 +20,16 @@ from .models import Preset, RmrFusion
 
 NORMALISATION: dict[str, Any] = {"kind": "robust", "percentile": 99.0, "floor_fraction": 0.02, "high": 1.5}
 """What the networks of this package are trained on; `synthesis` imitates it on patches."""
+
+
+class LesionLevels(NamedTuple):
+    """Levels below which lesions are dropped, as the manifest has them; at 0 all are kept."""
+
+    least_lesion_probability: float = 0.0
+    least_white_matter: float = 0.0
+
+
+KEEP_ALL = LesionLevels()
 
 
 def save_checkpoint(path: Path, network: RmrFusion, stage: str, extra: Mapping[str, Any]) -> None:
@@ -61,9 +71,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def least_lesion_probability(checkpoint: Mapping[str, Any]) -> float:
-    """Return the level that a checkpoint was calibrated to; 0 where it was not, which keeps all lesions."""
-    return float(checkpoint.get("calibration", {}).get("least_lesion_probability", 0.0))
+def lesion_levels(checkpoint: Mapping[str, Any]) -> LesionLevels:
+    """Return the levels that a checkpoint was calibrated to; those that keep all lesions where it was not."""
+    found = checkpoint.get("calibration", {})
+    return KEEP_ALL._replace(**{name: float(found[name]) for name in LesionLevels._fields if name in found})
 
 
 def load_network(path: Path) -> RmrFusion:

@@ -8,6 +8,7 @@ import os
 import sys
 import typing
 from dataclasses import asdict, fields, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rmr_sdk.errors import ConfigError, RmrError
 
-from .calibration import calibrate
-from .checkpoint import load_network, read_checkpoint, save_checkpoint
+from .calibration import Calibration, calibrate
+from .checkpoint import KEEP_ALL, load_network, read_checkpoint, save_checkpoint
 from .cli_evaluate import add_evaluate
 from .config import HELD_OUT, DataConfig, data_folder, load_material, make_ranges, make_recipe, read_config
 from .data import SyntheticPatches, load_label_maps, split_by_donor
@@ -27,7 +28,7 @@ from .real import RealStudy, load_real_study, plain_patches
 from .recipe import Recipe, Stage
 from .sheet import COLUMNS, contact_sheet
 from .stages import Trainer
-from .sureness import choose_level
+from .sureness import choose_level, choose_white_matter
 from .whole_heads import load_whole_head
 
 FLAG_TYPES = typing.get_type_hints(Recipe)
@@ -131,7 +132,9 @@ def _calibrate(options: argparse.Namespace) -> None:
     network = load_network(options.checkpoint)
     maps = load_label_maps(Path(options.labelmaps) if options.labelmaps else data_folder() / "labelmaps")
     _, held_out = split_by_donor(maps, options.held_out.split(","))
-    found: dict[str, Any] = {}
+    content = read_checkpoint(options.checkpoint)
+    before = content.get("calibration", {})
+    found: dict[str, Any] = {item.name: before[item.name] for item in fields(Calibration) if item.name in before}
     if options.patches:
         offset = calibrate(network, held_out, patches=options.patches)
         found |= asdict(offset)
@@ -139,12 +142,16 @@ def _calibrate(options: argparse.Namespace) -> None:
             f"{options.out}: lesion offset {offset.offset:+.2f}, lesion Dice {offset.dice_before:.3f} to "
             f"{offset.dice_after:.3f} on {offset.patches} synthetic patches"
         )
-    content = read_checkpoint(options.checkpoint)
-    if not options.patches:
-        found |= content.get("calibration", {})
-        found.pop("least_lesion_probability", None)
+    found |= KEEP_ALL._asdict()
+    if options.lost:
+        white = choose_white_matter([each for each in maps if fnmatch(each.name, options.anatomies)], options.lost)
+        found |= asdict(white)
+        print(
+            f"{options.out}: lesions from {white.least_white_matter:.2f} white matter around them on, as all but "
+            f"{white.true_lesions_dropped} of {white.true_lesions} of real anatomies have"
+        )
     if options.heads:
-        level = choose_level(network, held_out, options.heads)
+        level = choose_level(network, held_out, options.heads, least_white_matter=found["least_white_matter"])
         found |= asdict(level)
         print(
             f"{options.out}: lesions from {level.least_lesion_probability:.2f} on, lesion-wise F1 "
@@ -172,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     synthesise.add_argument("--seed", type=int, default=0)
     synthesise.set_defaults(command=_synthesise)
     adjust = commands.add_parser(
-        "calibrate", help="choose lesion threshold and least probability on synthetic data of held-out donors"
+        "calibrate", help="choose lesion threshold and which lesions to keep on label maps and synthetic data"
     )
     adjust.add_argument("checkpoint", type=Path, help="averaged weights of the joint stage")
     adjust.add_argument("--out", type=Path, required=True, help="checkpoint to write")
@@ -181,6 +188,13 @@ def main(arguments: list[str] | None = None) -> int:
     adjust.add_argument(
         "--patches", type=int, default=96, help="patches to look at (default %(default)s; 0: the threshold stays)"
     )
+    about = (
+        "share of the lesions of real anatomies that may be lost for touching too little white matter "
+        "(default %(default)s; 0: none is dropped for that)"
+    )
+    adjust.add_argument("--lost", type=float, default=0.02, metavar="SHARE", help=about)
+    about = "which label maps are real anatomies with the lesions of their own patients (default %(default)s)"
+    adjust.add_argument("--anatomies", default="patient*", metavar="PATTERN", help=about)
     about = (
         "heads of each label map to choose the least mean probability of a lesion on (default %(default)s; 0: keep all)"
     )

@@ -21,16 +21,14 @@ from scipy import ndimage
 
 from rmr_sdk.atlas import BRAIN
 from rmr_sdk.errors import FormatError, InputError
-from rmr_sdk.inference import infer, make_blender, plan_study
 from rmr_sdk.io.nifti import read_volume, write_volume
 from rmr_sdk.measure import place_atlas
-from rmr_sdk.preprocess import Prepared, prepare
+from rmr_sdk.preprocess import prepare
 from rmr_sdk.study import Study
 from rmr_sdk.volume import Volume
-from rmr_sdk.watch import Stopwatch, Watch
 
 from .checkpoint import NORMALISATION
-from .evaluate.subjects import OVERLAP, TorchSession, network_manifest
+from .evaluate.subjects import infer_network, network_manifest
 from .implants import DARKEST_TISSUE
 from .losses import IGNORED, UNKNOWN
 from .models import RmrFusion
@@ -129,7 +127,8 @@ def load_whole_head(folder: Path, network: RmrFusion, file: Path) -> RealStudy:
     if file.exists():
         known = np.asarray(read_volume(file)[0].data, np.uint8)
     else:
-        found, grid = _label(network, prepared), prepared.grid
+        found, grid = infer_network(network, prepared, manifest).labels, prepared.grid
+        assert found is not None, "only networks with a head learn where lesions are not"
         placement = place_atlas(Volume(found, grid.affine), manifest)
         fits = placement is not None and placement.fits
         within = (placement.zones(grid) & BRAIN) > 0 if placement is not None and fits else None
@@ -145,16 +144,3 @@ def load_whole_head(folder: Path, network: RmrFusion, file: Path) -> RealStudy:
     return RealStudy(
         folder.name, torch.from_numpy(images), torch.from_numpy(labels), np.argwhere(known == SUSPECT), places
     )
-
-
-def _label(network: RmrFusion, prepared: Prepared) -> Labels:
-    """Run a network over a study, tile by tile as the runtime does; labels (D, H, W) on the common grid."""
-    manifest = network_manifest(network.preset, NORMALISATION)
-    plan = plan_study(prepared, manifest, OVERLAP, threads=1)
-    blender = make_blender(prepared, plan, manifest, threads=1)
-    training = network.training
-    with TorchSession(network.eval()) as session:
-        outputs = infer(session, 1, prepared, plan, blender, Stopwatch(), Watch(), threads=1)
-    network.train(training)
-    assert outputs.labels is not None, "only networks with a head learn where lesions are not"
-    return outputs.labels

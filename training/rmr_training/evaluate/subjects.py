@@ -19,17 +19,18 @@ import torch
 from numpy.typing import NDArray
 
 from rmr_sdk import Pipeline
+from rmr_sdk.blend import BlendOutputs
 from rmr_sdk.engines.base import Tensors
 from rmr_sdk.errors import ConfigError, FormatError
 from rmr_sdk.inference import infer, make_blender, plan_study
+from rmr_sdk.lesion_rule import LesionRule
 from rmr_sdk.manifest import UNHASHED, Artifact, GoldenFile, Manifest, Normalisation, Training
-from rmr_sdk.postprocess import drop_unsure
-from rmr_sdk.preprocess import prepare, restore_image, restore_labels
+from rmr_sdk.preprocess import Prepared, prepare, restore_image, restore_labels
 from rmr_sdk.study import Study
 from rmr_sdk.volume import Volume
 from rmr_sdk.watch import Stopwatch, Watch
 
-from ..checkpoint import NORMALISATION, least_lesion_probability, load_network, read_checkpoint
+from ..checkpoint import KEEP_ALL, NORMALISATION, LesionLevels, lesion_levels, load_network, read_checkpoint
 from ..data import ORIENTATION
 from ..models import Preset, RmrFusion
 
@@ -112,7 +113,7 @@ class NetworkSubject:
         normalisation: Of a checkpoint; by default that of this package's training.
         overlap: Overlap of neighbouring tiles.
         name: What to call it in reports.
-        least_lesion_probability: Mean probability from which on a lesion is kept.
+        levels: Which lesions are kept.
     """
 
     def __init__(
@@ -121,30 +122,37 @@ class NetworkSubject:
         normalisation: Mapping[str, Any] | None = None,
         overlap: float = OVERLAP,
         name: str = "network",
-        least_lesion_probability: float = 0.0,
+        levels: LesionLevels = KEEP_ALL,
     ) -> None:
         self.network, self.overlap = network.eval(), overlap
-        self.least_lesion_probability = least_lesion_probability
-        self.manifest = network_manifest(network.preset, NORMALISATION if normalisation is None else normalisation)
+        scaling = NORMALISATION if normalisation is None else normalisation
+        self.manifest = network_manifest(network.preset, scaling, levels)
         self.facts: dict[str, Any] = {"name": name, "engine": "torch", "precision": "fp32", "overlap": overlap}
 
     def run(self, study: Study) -> Outcome:
         """Run the network over the tiles of a study."""
         started = time.perf_counter()
         prepared = prepare(study, self.manifest)
-        plan = plan_study(prepared, self.manifest, self.overlap, threads=1)
-        blender = make_blender(prepared, plan, self.manifest, threads=1)
-        with TorchSession(self.network) as session:
-            outputs = infer(session, 1, prepared, plan, blender, Stopwatch(), Watch(), threads=1)
+        outputs = infer_network(self.network, prepared, self.manifest, self.overlap)
         assert outputs.fused is not None, "every blender makes a fused image"
         if outputs.labels is not None and outputs.probability is not None:
-            lesion = (self.manifest.classes or ()).index(self.manifest.lesion_class or "")
-            drop_unsure(outputs.labels, outputs.probability, lesion, self.least_lesion_probability)
+            LesionRule.of(self.manifest).apply(outputs.labels, outputs.probability)
         labels = None if outputs.labels is None else restore_labels(prepared, outputs.labels).data
         return Outcome(restore_image(prepared, outputs.fused), labels, time.perf_counter() - started)
 
     def close(self) -> None:
         """Do nothing: the network belongs to the caller."""
+
+
+def infer_network(network: RmrFusion, prepared: Prepared, manifest: Manifest, overlap: float = OVERLAP) -> BlendOutputs:
+    """Run a network in evaluation mode over the tiles of a study; outputs (D, H, W), no lesion dropped."""
+    plan = plan_study(prepared, manifest, overlap, threads=1)
+    blender = make_blender(prepared, plan, manifest, threads=1)
+    training = network.training
+    with TorchSession(network.eval()) as session:
+        outputs = infer(session, 1, prepared, plan, blender, Stopwatch(), Watch(), threads=1)
+    network.train(training)
+    return outputs
 
 
 class TorchSession:
@@ -215,11 +223,15 @@ def open_subject(
             f"{path.name} is of stage 1: its fusion network and its head are untrained.",
             "Name a checkpoint of `rmr-train joint`.",
         )
-    least = least_lesion_probability(content)
-    return NetworkSubject(load_network(path), content.get("normalisation"), overlap, path.name, least)
+    levels = lesion_levels(content)
+    return NetworkSubject(load_network(path), content.get("normalisation"), overlap, path.name, levels)
 
 
-def network_manifest(preset: Preset, normalisation: Mapping[str, Any]) -> Manifest:
+def network_manifest(
+    preset: Preset,
+    normalisation: Mapping[str, Any],
+    levels: LesionLevels = KEEP_ALL,
+) -> Manifest:
     """Say of a network in memory what a bundle's manifest would; no file stands behind it."""
     classes = preset.classes if preset.head is not None else None
     return Manifest(
@@ -235,6 +247,7 @@ def network_manifest(preset: Preset, normalisation: Mapping[str, Any]) -> Manife
         tile_shape=preset.tile,
         classes=classes,
         lesion_class="lesion" if classes and "lesion" in classes else None,
+        **levels._asdict(),
         artifacts=(Artifact(path="none", sha256=UNHASHED, size=1, precision="fp32", kind="onnx"),),
         golden=GoldenFile(path="golden", sha256=UNHASHED, size=1),
         training=Training(recipe="see the checkpoint"),

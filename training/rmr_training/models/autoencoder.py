@@ -31,6 +31,8 @@ class EncoderShape:
         tail: Channels of the convolution before the features.
         features: Channels of the features.
         decoder: Channels inside the decoder.
+        mask_padding: Keep the padded tokens of incomplete windows out of attention; False is the authors' network, and
+            where tokens come in whole windows there are none.
     """
 
     stem: tuple[int, int] = (24, 48)
@@ -44,6 +46,7 @@ class EncoderShape:
     tail: int = 24
     features: int = 16
     decoder: int = 8
+    mask_padding: bool = False
 
 
 class DoubleConv(nn.Module):
@@ -93,7 +96,14 @@ class Encoder(nn.Module):
         stem = shape.stem[1]
         self.Conv_first = DoubleConv(1, *shape.stem, stride=shape.stride)
         self.swinViT = SwinTransformer(
-            stem, shape.width, shape.patch, shape.depths, shape.heads, shape.window, shape.mlp_ratio
+            stem,
+            shape.width,
+            shape.patch,
+            shape.depths,
+            shape.heads,
+            shape.window,
+            shape.mlp_ratio,
+            shape.mask_padding,
         )
         self.Conv_after_body = _Upsample(shape.width, stem, shape.patch)
         self.Conv_last = DoubleConv(stem, shape.tail, shape.features)

@@ -70,6 +70,7 @@ _EDGE = EncoderShape(
     tail=16,
     features=16,
     decoder=16,
+    mask_padding=True,
 )
 _SMALL = replace(_EDGE, stem=(8, 16), width=32, heads=2, features=8, decoder=8)
 _LARGE = replace(_EDGE, stem=(24, 48), width=80, heads=5, tail=24, features=24, decoder=24)

@@ -1,7 +1,8 @@
 """Window attention blocks on 3-D token grids: the transformer part of the encoder.
 
 Owns the arithmetic that the published checkpoints were trained with: normalise, zero-pad the far ends to whole windows,
-roll, partition, attend, and all of it back. Padded tokens carry only the bias of `qkv` and take part unmasked.
+roll, partition, attend, and all of it back. Padded tokens carry only the bias of `qkv` and take part unmasked, unless
+`mask_padding` keeps them apart.
 
 Source: Hatamizadeh et al., Swin UNETR (2022), as used by Zhang et al., AAAI 38(7):7087-7095 (2024).
 """
@@ -45,14 +46,19 @@ def padded_grid(grid: Sequence[int], sides: Triple) -> Triple:
     return d, h, w
 
 
+PADDING = -1
+"""Region of padded tokens where they are kept apart."""
+
+
 @lru_cache(maxsize=32)
-def region_ids(padded: Triple, sides: Triple, shifts: Triple) -> Tensor:
+def region_ids(padded: Triple, sides: Triple, shifts: Triple, grid: Triple | None = None) -> Tensor:
     """Number the regions that a cyclic shift brings together in one window.
 
     Args:
         padded: Token grid (D, H, W) in whole windows.
         sides: Window sides.
         shifts: Shifts; an axis with shift 0 is one region.
+        grid: Token grid without padding; what is beyond is a region of its own. None where it takes part as it is.
 
     Returns:
         int64 (windows, tokens per window); tokens attend to each other where their numbers agree.
@@ -66,6 +72,10 @@ def region_ids(padded: Triple, sides: Triple, shifts: Triple) -> Tensor:
             shape = [1, 1, 1]
             shape[axis] = length
             ids = ids * 3 + along.view(shape)
+    if grid is not None:
+        inside = torch.zeros(padded, dtype=torch.bool)
+        inside[: grid[0], : grid[1], : grid[2]] = True
+        ids[~torch.roll(inside, [-s for s in shifts], (0, 1, 2))] = PADDING
     return partition(ids[None, ..., None], sides)[..., 0]
 
 
@@ -129,7 +139,7 @@ class WindowAttention(nn.Module):
 
         Args:
             windows: (N * windows, tokens, width).
-            regions: Region numbers (windows, tokens), or None where nothing was shifted.
+            regions: Region numbers (windows, tokens), or None where all tokens attend to each other.
 
         Returns:
             Tensor of the shape of `windows`.
@@ -161,9 +171,11 @@ class Mlp(nn.Module):
 class SwinBlock(nn.Module):
     """One residual block of window attention and MLP."""
 
-    def __init__(self, width: int, heads: int, window: int, shifted: bool, mlp_ratio: float) -> None:
+    def __init__(
+        self, width: int, heads: int, window: int, shifted: bool, mlp_ratio: float, mask_padding: bool = False
+    ) -> None:
         super().__init__()
-        self.window, self.shifted = window, shifted
+        self.window, self.shifted, self.mask_padding = window, shifted, mask_padding
         self.norm1 = nn.LayerNorm(width)
         self.attn = WindowAttention(width, heads, window)
         self.norm2 = nn.LayerNorm(width)
@@ -178,10 +190,12 @@ class SwinBlock(nn.Module):
         if list(padded) != grid:
             far = [padded[axis] - grid[axis] for axis in (2, 1, 0)]
             x = F.pad(x, (0, 0, 0, far[0], 0, far[1], 0, far[2]))
+        apart = (grid[0], grid[1], grid[2]) if self.mask_padding and list(padded) != grid else None
         regions = None
         if any(shifts):
             x = torch.roll(x, [-s for s in shifts], (1, 2, 3))
-            regions = region_ids(padded, sides, shifts).to(x.device)
+        if any(shifts) or apart:
+            regions = region_ids(padded, sides, shifts, apart).to(x.device)
         x = departition(self.attn(partition(x, sides), regions), sides, (n, *padded, c))
         if any(shifts):
             x = torch.roll(x, shifts, (1, 2, 3))
@@ -196,9 +210,13 @@ class SwinBlock(nn.Module):
 class SwinLayer(nn.Module):
     """Blocks in turn unshifted and shifted, at one width and resolution."""
 
-    def __init__(self, width: int, depth: int, heads: int, window: int, mlp_ratio: float) -> None:
+    def __init__(
+        self, width: int, depth: int, heads: int, window: int, mlp_ratio: float, mask_padding: bool = False
+    ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(SwinBlock(width, heads, window, i % 2 == 1, mlp_ratio) for i in range(depth))
+        self.blocks = nn.ModuleList(
+            SwinBlock(width, heads, window, i % 2 == 1, mlp_ratio, mask_padding) for i in range(depth)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (N, D, H, W, C) to tokens of the same shape."""
@@ -230,16 +248,25 @@ class SwinTransformer(nn.Module):
         heads: Attention heads.
         window: Window side in tokens.
         mlp_ratio: Hidden width of the MLP as a multiple of `width`.
+        mask_padding: Keep the padded tokens of incomplete windows out of attention.
     """
 
     def __init__(
-        self, channels: int, width: int, stride: int, depths: tuple[int, int], heads: int, window: int, mlp_ratio: float
+        self,
+        channels: int,
+        width: int,
+        stride: int,
+        depths: tuple[int, int],
+        heads: int,
+        window: int,
+        mlp_ratio: float,
+        mask_padding: bool = False,
     ) -> None:
         super().__init__()
         self.width = width
         self.patch_embed = PatchEmbed(channels, width, stride)
-        self.layers1 = nn.ModuleList([SwinLayer(width, depths[0], heads, window, mlp_ratio)])
-        self.layers2 = nn.ModuleList([SwinLayer(width, depths[1], heads, window, mlp_ratio)])
+        self.layers1 = nn.ModuleList([SwinLayer(width, depths[0], heads, window, mlp_ratio, mask_padding)])
+        self.layers2 = nn.ModuleList([SwinLayer(width, depths[1], heads, window, mlp_ratio, mask_padding)])
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, D, H, W) to (N, width, D / stride, H / stride, W / stride)."""
