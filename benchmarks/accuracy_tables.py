@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from result_tables import newest, table
 
 
@@ -143,3 +145,50 @@ def alignment_table() -> str:
 
 def _seconds(found: dict[str, float], name: str) -> str:
     return f"{found[name]:.1f}" if name in found else ""
+
+
+def gains_table() -> str:
+    """What each departure from the public code changes on each study, with the weights as they are."""
+    found = newest("gains")
+    if not found:
+        return "Not measured yet."
+    header = ["departure", "study", "variant", "lesion Dice", "sensitivity", "false lesions", "fused image"]
+    rows = [
+        [
+            row["gain"],
+            row["study"],
+            row["variant"],
+            f"{row['dice']:.3f}",
+            f"{row['sensitivity']:.2f}",
+            row["false_lesions"],
+            _image_cell(row),
+        ]
+        for gain in dict.fromkeys(row["gain"] for row in found["rows"])
+        for row in found["rows"]
+        if row["gain"] == gain
+    ]
+    studies = len({row["study"] for row in found["rows"]})
+    return table(header, rows) + f"\n\nn = {studies} studies, torch, {found['precision']} ({found['date']})."
+
+
+def _image_cell(row: dict[str, Any]) -> str:
+    return f"seam {row['seam']:.2f}" if "seam" in row else ""
+
+
+def looks_table() -> str:
+    """How bright and how dark lesions are, on real studies and as they are synthesised."""
+    found = newest("looks")
+    if not found:
+        return "Not measured yet."
+    header = ["lesions of", "size (mm3)", "lesions", "brighter on FLAIR", "darker on T1"]
+    at = [found["quantiles"].index(quantile) for quantile in (0.05, 0.5, 0.95)]
+
+    def cell(values: list[float]) -> str:
+        return " / ".join(f"{values[i]:.2f}" for i in at)
+
+    rows = []
+    for row in found["rows"]:
+        size = f"{row['from_mm3']} to {row['to_mm3']}" if row["to_mm3"] else f"from {row['from_mm3']}"
+        rows.append([row["source"], size, row["lesions"], cell(row["brightness"]), cell(row["darkness"])])
+    studies = len({row["source"] for row in found["rows"]} - {"synthetic"})
+    return table(header, rows) + f"\n\nn = {studies} studies, by their consensus ({found['date']})."

@@ -1,11 +1,11 @@
-"""What becomes of the lesion figures when only lesions are kept that the model is sure of.
+"""What becomes of the lesion figures when only what the model is sure of is kept.
 
     python benchmarks/bench_confidence.py        the studies of the folds in models/ms-edge.toml
 
-Every lesion of a result has a mean probability. Whole lesions below a level are dropped, the others stay as they are;
-what the runtime drops for touching too little white matter is dropped at every level.
-The levels are a fixed grid and the one that the weights were calibrated to, which is what the runtime drops below; none
-is chosen here. Each study is segmented by weights that have not seen it.
+The first row of a study is what the runtime keeps by the levels that the weights were calibrated to. Then all lesions,
+then voxels from a probability on, whatever the load, then whole lesions from a mean probability on: fixed grids, none
+is chosen here. What touches too little white matter is dropped in every row. Each study is segmented by weights that
+have not seen it.
 """
 
 from __future__ import annotations
@@ -29,25 +29,32 @@ from release_plan import ROOT, read_plan
 from rmr_sdk import Study
 from rmr_sdk.io.nifti import read_volume
 from rmr_sdk.lesion_rule import LesionRule
+from rmr_sdk.manifest import LesionThreshold
 from rmr_training.evaluate import compare_lesions
 
-LEVELS = (0.0, 0.6, 0.7, 0.8, 0.9)
-"""Least mean probability of a lesion; 0 keeps all."""
+LEVELS = (0.6, 0.7, 0.8, 0.9)
+"""Least probabilities, of a voxel and as the mean of a lesion."""
+
+GRID = (("all", 0.0), *((kind, level) for kind in ("voxel", "lesion") for level in LEVELS))
 
 Mask = NDArray[np.bool_]
 Row = dict[str, Any]
 
 
-def keep_sure(mask: Mask, probability: NDArray[np.float32], level: float) -> Mask:
-    """Return a mask without the components (26 neighbours) whose mean probability is below a level.
+def keep_sure(mask: Mask, probability: NDArray[np.float32], kind: str, level: float) -> Mask:
+    """Return what is left of a mask.
 
     Args:
         mask: Lesions (D, H, W).
         probability: Of a lesion, at every voxel.
-        level: Least mean probability.
+        kind: "voxel" drops voxels below the level, "lesion" components (26 neighbours) of a mean below it; everything
+            else drops nothing.
+        level: Least probability.
     """
     kept = np.array(mask, np.uint8, order="C")
-    LesionRule(1, least_probability=level).apply(kept, np.ascontiguousarray(probability))
+    fixed = LesionThreshold(small_ml=1, small=level, large_ml=2, large=level)
+    rules = {"voxel": LesionRule(1, threshold=fixed), "lesion": LesionRule(1, least_probability=level)}
+    rules.get(kind, LesionRule(1)).apply(kept, np.ascontiguousarray(probability))
     return kept > 0
 
 
@@ -55,19 +62,24 @@ def measure(studies: Sequence[Path], precision: str, overlap: float) -> tuple[li
     """Return the figures of every study at every level, and which weights they are of."""
     plan, rows = read_plan(), []
     for folder in studies:
-        with open_unseen(plan, plan.name, folder.name, precision, least_lesion_probability=0) as (pipeline, model):
-            result = pipeline.run(Study.from_folder(folder), overlap=overlap)
-        mask = lesion_mask(result)
-        assert result.lesion_probability is not None
-        probability = np.asarray(result.lesion_probability.data)
+        study, none = Study.from_folder(folder), {"least_lesion_probability": 0.0, "lesion_threshold": 0.0}
+        with open_unseen(plan, plan.name, folder.name, precision) as (pipeline, model):
+            released = pipeline.run(study, overlap=overlap)
+        with open_unseen(plan, plan.name, folder.name, precision, **none) as (pipeline, model):
+            whole = pipeline.run(study, overlap=overlap)
+        assert whole.lesion_probability is not None
+        probability = np.asarray(whole.lesion_probability.data)
         truth, _ = read_volume(folder / "lesion.nii.gz")
-        true = np.asarray(truth.data) > 0
-        applied = pipeline.manifest.least_lesion_probability
-        for level in sorted({*LEVELS, applied}):
-            figures = compare_lesions(folder.name, keep_sure(mask, probability, level), true, truth.grid.spacing_mm)
-            rows.append({"level": level, "applied": level == applied, "model": model, **asdict(figures)})
-            print(f"{folder.name} from {level:g}: Dice {figures.dice:.3f}, false {figures.false_lesions}", flush=True)
-    return rows, describe([row for row in rows if row["applied"]], plan.name)
+        kept = {
+            ("released", released.provenance.lesion_threshold): lesion_mask(released),
+            **{(kind, level): keep_sure(lesion_mask(whole), probability, kind, level) for kind, level in GRID},
+        }
+        for (kind, level), mask in kept.items():
+            figures = compare_lesions(folder.name, mask, np.asarray(truth.data) > 0, truth.grid.spacing_mm)
+            least = released.provenance.least_lesion_probability if kind == "released" else None
+            rows.append({"kind": kind, "level": level, "least_lesion": least, "model": model, **asdict(figures)})
+            print(f"{folder.name} {kind} {level:g}: Dice {figures.dice:.3f}, false {figures.false_lesions}", flush=True)
+    return rows, describe([row for row in rows if row["kind"] == "released"], plan.name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from result_tables import newest, table
 
 
@@ -25,16 +27,15 @@ def stability_table() -> str:
 
 
 def confidence_table() -> str:
-    """Figures of each study when only lesions of some mean probability are kept."""
+    """Figures of each study when only what has some probability is kept."""
     found = newest("confidence")
     if not found:
         return "Not measured yet."
-    header = ["study", "lesions kept", "lesion Dice", "sensitivity", "false lesions", "volume found / true (ml)"]
+    header = ["study", "kept", "lesion Dice", "sensitivity", "false lesions", "volume found / true (ml)"]
     rows = [
         [
             row["study"],
-            (f"mean probability from {row['level']:g}" if row["level"] else "all")
-            + (" (as released)" if row["applied"] else ""),
+            _kept(row),
             f"{row['dice']:.2f}",
             f"{row['sensitivity']:.2f}",
             row["false_lesions"],
@@ -44,6 +45,13 @@ def confidence_table() -> str:
     ]
     studies = len({row["study"] for row in found["rows"]})
     return table(header, rows) + f"\n\nn = {studies} studies, {found['note']}, {found['precision']} ({found['date']})."
+
+
+def _kept(row: dict[str, Any]) -> str:
+    if row["kind"] == "released":
+        return f"as released: voxels from {row['level']:.2f}, lesions from {row['least_lesion']:.2f}"
+    names = {"all": "all", "voxel": "voxels from {:g}", "lesion": "lesions of a mean probability from {:g}"}
+    return names[row["kind"]].format(row["level"])
 
 
 def heads_table() -> str:

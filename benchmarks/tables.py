@@ -13,7 +13,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from accuracy_tables import accuracy_table, alignment_table, fusion_table, pareto_table, robustness_table
+from accuracy_tables import (
+    accuracy_table,
+    alignment_table,
+    fusion_table,
+    gains_table,
+    looks_table,
+    pareto_table,
+    robustness_table,
+)
 from engine_tables import engines_table, groups_table, paper_table, plans_table, quantise_table, rewrites_table
 from speed_tables import kernels_table, memory_table, peers_table, pipeline_table
 
@@ -26,6 +34,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "pareto": pareto_table,
     "robustness": robustness_table,
     "fusion": fusion_table,
+    "gains": gains_table,
+    "looks": looks_table,
     "alignment": alignment_table,
     "memory": memory_table,
     "engines": engines_table,

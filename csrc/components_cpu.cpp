@@ -189,7 +189,7 @@ std::vector<Component> components(const uint8_t* labels, const Index3& shape, ui
   return ranked;
 }
 
-int64_t drop_components(uint8_t* labels, const Index3& shape, uint8_t value, const float* probability,
+Dropped drop_components(uint8_t* labels, const Index3& shape, uint8_t value, const float* probability,
                         const Least& least) {
   Runs runs(labels, shape, value);
   runs.connect();
@@ -198,21 +198,27 @@ int64_t drop_components(uint8_t* labels, const Index3& shape, uint8_t value, con
   // What becomes of one does not depend on another: no two components touch.
   std::vector<std::vector<Run>> runs_of(found.components.size());
   for (size_t i = 0; i < runs.all().size(); ++i) runs_of[found.of_run[i]].push_back(runs.all()[i]);
-  int64_t count = 0;
+  Dropped dropped;
   for (size_t i = 0; i < found.components.size(); ++i) {
     const bool sure = found.components[i].mean >= least.probability;
-    if (sure && least.share <= 0.0) continue;
+    if (sure && least.share <= 0.0 && least.voxel <= 0.0) continue;
     Neighbours around(labels, shape, value);
     for (const Run& run : runs_of[i]) around.add(run);
-    if (sure && around.has_share(least.around, least.share)) continue;
+    const bool stays = sure && around.has_share(least.around, least.share);
     const uint8_t instead = around.commonest();
+    int64_t changed = 0;
     for (const Run& run : runs_of[i]) {
-      uint8_t* row = labels + run.row * shape.w;
-      std::fill(row + run.begin, row + run.end, instead);
+      const int64_t row = run.row * shape.w;
+      for (int64_t at = row + run.begin; at < row + run.end; ++at) {
+        if (stays && static_cast<double>(probability[at]) >= least.voxel) continue;
+        labels[at] = instead;
+        ++changed;
+      }
     }
-    ++count;
+    dropped.components += changed == found.components[i].voxels;
+    dropped.voxels += changed;
   }
-  return count;
+  return dropped;
 }
 
 }  // namespace rmr::cpu

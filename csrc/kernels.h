@@ -49,15 +49,22 @@ std::vector<Component> components(const uint8_t* labels, const Index3& shape, ui
                                   int32_t* map);
 
 // What a component needs to stay: this mean probability, and of the other labels that its voxels touch this share of
-// `around`. One that touches nothing has no share to be too small.
+// `around`. One that touches nothing has no share to be too small. Of those that stay, a voxel needs `voxel`.
 struct Least {
   double probability = 0.0;
   uint8_t around = 0;
   double share = 0.0;
+  double voxel = 0.0;
 };
 
-// Give the components that do not stay the label that their voxels touch most often, in place; returns how many.
-int64_t drop_components(uint8_t* labels, const Index3& shape, uint8_t value, const float* probability,
+// Components of which nothing is left, and voxels that have another label now.
+struct Dropped {
+  int64_t components = 0;
+  int64_t voxels = 0;
+};
+
+// Give the components and voxels that do not stay the label that the component's voxels touch most often, in place.
+Dropped drop_components(uint8_t* labels, const Index3& shape, uint8_t value, const float* probability,
                         const Least& least);
 
 }  // namespace cpu

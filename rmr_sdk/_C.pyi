@@ -106,4 +106,5 @@ def drop_components(
     least: float,
     around: int = 0,
     least_around: float = 0.0,
-) -> int: ...
+    least_voxel: float = 0.0,
+) -> tuple[int, int]: ...

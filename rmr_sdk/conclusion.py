@@ -14,7 +14,7 @@ from rmr_sdk._version import __version__
 from rmr_sdk.atlas import Placement
 from rmr_sdk.bundle import Bundle
 from rmr_sdk.engines import EngineInfo
-from rmr_sdk.lesion_rule import LesionRule
+from rmr_sdk.lesion_rule import Applied, LesionRule
 from rmr_sdk.location import TissueLabels
 from rmr_sdk.manifest import Manifest
 from rmr_sdk.measure import find_lesions, measure_tissue, place_atlas
@@ -37,7 +37,7 @@ class Origin:
         reason: Why it ran there.
         warnings: What the engine says about how it was opened.
         threads: Threads for measuring.
-        rule: Which lesions are kept.
+        rule: What of the lesions is kept.
     """
 
     bundle: Bundle
@@ -76,7 +76,9 @@ def conclude(origin: Origin, ran: Ran, arrays: dict[str, npt.NDArray[Any]], cloc
     """
     prepared = ran.prepared
     with clock("measure"):
-        dropped = origin.rule.apply(arrays["labels"], arrays["probability"]) if "probability" in arrays else 0
+        applied = Applied()
+        if "probability" in arrays:
+            applied = origin.rule.apply(arrays["labels"], arrays["probability"], prepared.grid.voxel_ml)
         fields, placement = _measure(origin, ran.study, prepared, arrays)
     with clock("check"):
         quality = _check(origin, ran.study, prepared, fields, placement)
@@ -88,7 +90,7 @@ def conclude(origin: Origin, ran: Ran, arrays: dict[str, npt.NDArray[Any]], cloc
         warnings=(*origin.warnings, *prepared.warnings, *quality_warnings(quality)),
         alignments=prepared.alignments,
         timings=clock.seconds,
-        provenance=_provenance(origin, ran, dropped),
+        provenance=_provenance(origin, ran, applied),
         source=ran.study.source,
     )
 
@@ -135,7 +137,7 @@ def _check(
     )
 
 
-def _provenance(origin: Origin, ran: Ran, dropped: int) -> Provenance:
+def _provenance(origin: Origin, ran: Ran, applied: Applied) -> Provenance:
     info, manifest = origin.engine, origin.manifest
     return Provenance(
         bundle=manifest.name,
@@ -152,7 +154,8 @@ def _provenance(origin: Origin, ran: Ran, dropped: int) -> Provenance:
         tiles_skipped=ran.plan.skipped,
         least_lesion_probability=origin.rule.least_probability,
         least_white_matter=origin.rule.least_white_matter,
-        lesions_dropped=dropped,
+        lesion_threshold=applied.threshold,
+        lesions_dropped=applied.lesions,
         geometry=(*ran.study.notes, *ran.prepared.actions, *ran.actions),
         versions={
             "rmr-sdk": __version__,

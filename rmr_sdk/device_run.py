@@ -146,12 +146,12 @@ def run_on_device(
         with clock("network"):
             run_tiles(session, sources, plan, blender, kernels, space, watch)
             blender.check_finite()
-            _drop_lesions(outputs, pipeline._rule, space)
+            _drop_lesions(outputs, pipeline._rule, prepared.grid.voxel_ml, space)
         warnings = (*engine.warnings, *prepared.warnings)
         return DeviceResult(outputs, prepared.grid, plan, warnings, clock.seconds, held.pop_all())
 
 
-def _drop_lesions(outputs: DeviceOutputs, rule: LesionRule, space: Workspace) -> None:
+def _drop_lesions(outputs: DeviceOutputs, rule: LesionRule, voxel_ml: float, space: Workspace) -> None:
     """Drop lesions as `Pipeline.run` does; they are looked at on the host."""
     if outputs.labels is None or outputs.probability is None or rule.keeps_all:
         return
@@ -160,7 +160,7 @@ def _drop_lesions(outputs: DeviceOutputs, rule: LesionRule, space: Workspace) ->
     space.device.download(outputs.labels, labels, space.stream)
     space.device.download(outputs.probability, probability, space.stream)
     space.stream.synchronize()
-    if rule.apply(labels, probability):
+    if rule.apply(labels, probability, voxel_ml).voxels:
         space.device.upload(labels, outputs.labels, space.stream)
         space.stream.synchronize()
 

@@ -1,7 +1,7 @@
-"""Which connected lesions are kept: those that the network is sure of, and that lie in white matter.
+"""What of the lesions is kept: what the network is sure of, and what lies in white matter.
 
-The bundle states both levels, and a caller may take others. What is dropped gets the label that most voxels around it
-have, on the common grid: which lesions stay must not depend on the grid of the reference.
+The bundle states the levels, and a caller may take others. What is dropped gets the label that most voxels around its
+lesion have, on the common grid: what stays must not depend on the grid of the reference.
 """
 
 from __future__ import annotations
@@ -13,28 +13,50 @@ import numpy.typing as npt
 
 from rmr_sdk import _C
 from rmr_sdk.errors import ConfigError
-from rmr_sdk.manifest import WHITE_MATTER, Manifest
+from rmr_sdk.manifest import WHITE_MATTER, LesionThreshold, Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a rule did.
+
+    Attributes:
+        threshold: Probability from which on voxels were kept, for the lesion volume that was found; at 0 all were.
+        lesions: Lesions of which nothing is left.
+        voxels: Voxels that have another label now.
+    """
+
+    threshold: float = 0.0
+    lesions: int = 0
+    voxels: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LesionRule:
-    """What a connected lesion (26 neighbours) needs to be kept.
+    """What a connected lesion (26 neighbours) needs to be kept, and what its voxels need.
 
     Attributes:
         lesion: The label of lesions; None where there is none, and nothing is dropped.
         white_matter: The label of white matter.
         least_probability: Least mean probability; at 0 every lesion has it.
         least_white_matter: Least share of white matter among the labels that its voxels touch; at 0 likewise.
+        threshold: Least probability of a voxel of a lesion that is kept, by the volume of all lesions before anything
+            is dropped; None keeps all.
     """
 
     lesion: int | None
     white_matter: int = 0
     least_probability: float = 0.0
     least_white_matter: float = 0.0
+    threshold: LesionThreshold | None = None
 
     @classmethod
     def of(
-        cls, manifest: Manifest, least_probability: float | None = None, least_white_matter: float | None = None
+        cls,
+        manifest: Manifest,
+        least_probability: float | None = None,
+        least_white_matter: float | None = None,
+        threshold: float | None = None,
     ) -> LesionRule:
         """Return the rule of a bundle, with the caller's levels where they are not None.
 
@@ -52,30 +74,46 @@ class LesionRule:
                 "Leave it out.",
             )
         lesion = None if manifest.lesion_class is None else classes.index(manifest.lesion_class)
-        return cls(lesion, classes.index(WHITE_MATTER) if WHITE_MATTER in classes else 0, *levels)
+        white = classes.index(WHITE_MATTER) if WHITE_MATTER in classes else 0
+        by_load = manifest.lesion_threshold if threshold is None else _at_any_load(threshold)
+        return cls(lesion, white, levels[0], levels[1], by_load)
 
     @property
     def keeps_all(self) -> bool:
         """Tell whether nothing can be dropped."""
-        return self.lesion is None or not (self.least_probability > 0 or self.least_white_matter > 0)
+        dropping = (self.least_probability > 0, self.least_white_matter > 0, self.threshold is not None)
+        return self.lesion is None or not any(dropping)
 
-    def apply(self, labels: npt.NDArray[np.uint8], probability: npt.NDArray[np.float32]) -> int:
-        """Drop what does not keep the rule, in place, and return how many lesions that were.
+    def apply(
+        self, labels: npt.NDArray[np.uint8], probability: npt.NDArray[np.float32], voxel_ml: float = 0.001
+    ) -> Applied:
+        """Drop what does not keep the rule, in place, and say what that was.
 
         Args:
             labels: (D, H, W), C-contiguous.
             probability: Of a lesion, likewise; left as it is.
+            voxel_ml: Volume of a voxel in millilitres.
         """
         if self.lesion is None or self.keeps_all:
-            return 0
-        return _C.drop_components(
+            return Applied()
+        threshold = 0.0
+        if self.threshold is not None:
+            threshold = self.threshold.at(np.count_nonzero(labels == self.lesion) * voxel_ml)
+        lesions, voxels = _C.drop_components(
             labels,
             probability,
             value=self.lesion,
             least=self.least_probability,
             around=self.white_matter,
             least_around=self.least_white_matter,
+            least_voxel=threshold,
         )
+        return Applied(threshold, lesions, voxels)
+
+
+def _at_any_load(threshold: float) -> LesionThreshold | None:
+    level = _checked("lesion_threshold", threshold, 0.0)
+    return LesionThreshold(small_ml=1, small=level, large_ml=2, large=level) if level > 0 else None
 
 
 def _checked(name: str, value: float | None, stated: float) -> float:

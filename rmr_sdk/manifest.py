@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar, Union
 
@@ -26,6 +27,9 @@ UNHASHED = "0" * 64
 """Stands for the sha256 of a file that is still to be written; `rmr_sdk.bundle.write_bundle` fills it in."""
 MAX_FILE_BYTES = 2**31 - 1
 """Largest file of a bundle: protobuf, and with it ONNX, ends at 2 GiB."""
+
+MOST_ML = 10_000.0
+"""No head has more."""
 
 INTENDED_USE = "Research software, not a medical device. Not for diagnosis or for decisions about treatment."
 
@@ -54,6 +58,7 @@ RelativePath = Annotated[
 Probability = Annotated[
     float, Meta(ge=0, le=1, description="Mean probability from which on a connected lesion is kept; at 0 all are.")
 ]
+Volume = Annotated[float, Meta(gt=0, le=MOST_ML, description="In millilitres.")]
 WHITE_MATTER = "white_matter"
 """Name of the class that `least_white_matter` goes by."""
 
@@ -138,6 +143,29 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return None
 
 
+class LesionThreshold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Probability from which on a voxel of a lesion is kept, by the lesion volume found before.
+
+    Where there is little lesion, most of what a network is not sure of is none; where there is much, most of it is. Up
+    to `small_ml` the probability is `small`, from `large_ml` on `large`; between them it follows the logarithm of the
+    volume along a straight line.
+    """
+
+    small_ml: Volume
+    small: Annotated[float, Meta(ge=0, le=1)]
+    large_ml: Volume
+    large: Annotated[float, Meta(ge=0, le=1)]
+
+    def at(self, found_ml: float) -> float:
+        """Return the probability for that volume in millilitres."""
+        if found_ml <= self.small_ml:
+            return self.small
+        if found_ml >= self.large_ml:
+            return self.large
+        share = math.log(found_ml / self.small_ml) / math.log(self.large_ml / self.small_ml)
+        return self.small + share * (self.large - self.small)
+
+
 class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A data set behind the weights."""
 
@@ -180,6 +208,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lesion_class: Label | None = None
     least_lesion_probability: Probability = 0.0
     least_white_matter: Share = 0.0
+    lesion_threshold: LesionThreshold | None = None
     artifacts: Annotated[tuple[Artifact, ...], Meta(min_length=1, max_length=256)]
     golden: GoldenFile
     accuracy: tuple[Accuracy, ...] = ()
@@ -340,6 +369,11 @@ def _check_classes(manifest: Manifest) -> None:
             "lesion_class", f'is "{manifest.lesion_class}", which is no foreground class of {_quote(classes or ())}'
         )
 
+    threshold = manifest.lesion_threshold
+    if threshold is not None and threshold.large_ml <= threshold.small_ml:
+        raise _contradiction("lesion_threshold", "needs a large_ml above its small_ml")
+    if threshold is not None and manifest.lesion_class is None:
+        raise _contradiction("lesion_threshold", "is there, but there is no lesion_class")
     for field in ("least_lesion_probability", "least_white_matter"):
         if getattr(manifest, field) > 0 and manifest.lesion_class is None:
             raise _contradiction(field, "is above 0, but there is no lesion_class")

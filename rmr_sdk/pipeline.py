@@ -81,6 +81,7 @@ class Pipeline:
         max_memory_mib: float | None = None,
         least_lesion_probability: float | None = None,
         least_white_matter: float | None = None,
+        lesion_threshold: float | None = None,
     ) -> Pipeline:
         """Open a bundle and make its network ready.
 
@@ -97,6 +98,8 @@ class Pipeline:
                 becomes what is around it. None for what the bundle states; 0 keeps all.
             least_white_matter: Least share, 0 to 1, of white matter among the labels that a connected lesion touches,
                 likewise: what scalp, orbit or cortex surrounds is seldom a lesion.
+            lesion_threshold: Probability, 0 to 1, from which on a voxel of a lesion is kept, whatever the load. None
+                for what the bundle states for the load that is found; 0 keeps all.
 
         Raises:
             BundleError: The bundle does not exist, is damaged, or has no graph for the engine and the precision.
@@ -107,7 +110,7 @@ class Pipeline:
         if max_memory_mib is not None and not 0 < max_memory_mib < math.inf:
             raise ConfigError(f"max_memory_mib is {max_memory_mib}.", "Pass a positive number, or None for no limit.")
         opened = Bundle.open(bundle)
-        rule = LesionRule.of(opened.manifest, least_lesion_probability, least_white_matter)
+        rule = LesionRule.of(opened.manifest, least_lesion_probability, least_white_matter, lesion_threshold)
         ready, reason = open_engine(opened, engine, device, precision, threads, cache_dir)
         logger.info("opened %s: %s", opened.manifest.name, reason)
         return cls(opened, ready, reason, max_memory_mib, rule)

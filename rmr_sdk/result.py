@@ -114,7 +114,9 @@ class Provenance:
         tiles_skipped: Tiles left out because they hold no foreground.
         least_lesion_probability: Mean probability from which on lesions were kept; at 0 all were.
         least_white_matter: Share of white matter around them from which on they were kept, likewise.
-        lesions_dropped: Lesions below either: not in the labels, and in no figure.
+        lesion_threshold: Probability from which on voxels of lesions were kept, at the load that was found; at 0 all
+            were.
+        lesions_dropped: Lesions of which nothing was kept: not in the labels, and in no figure.
         geometry: What was done to bring the contrasts onto one grid, in order.
         versions: Software name -> version.
     """
@@ -133,6 +135,7 @@ class Provenance:
     tiles_skipped: int = 0
     least_lesion_probability: float = 0.0
     least_white_matter: float = 0.0
+    lesion_threshold: float = 0.0
     lesions_dropped: int = 0
     geometry: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -31,7 +31,15 @@ from rmr_sdk.errors import (
     RmrError,
 )
 from rmr_sdk.golden import GoldenTile, decode_golden, encode_golden
-from rmr_sdk.manifest import MANIFEST_NAME, UNHASHED, Artifact, GoldenFile, decode_manifest, encode_manifest
+from rmr_sdk.manifest import (
+    MANIFEST_NAME,
+    UNHASHED,
+    Artifact,
+    GoldenFile,
+    LesionThreshold,
+    decode_manifest,
+    encode_manifest,
+)
 
 ONNX: dict[str, Any] = {"sha256": UNHASHED, "size": 1, "precision": "fp32", "kind": "onnx"}
 ENGINE: dict[str, Any] = {"sha256": UNHASHED, "size": 1, "precision": "fp16", "kind": "engine"}
@@ -52,6 +60,10 @@ def copy(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
+BY_LOAD = LesionThreshold(small_ml=5, small=0.9, large_ml=20, large=0.5)
+BACKWARD = LesionThreshold(small_ml=5, small=0.9, large_ml=5, large=0.5)
+
+
 def expect(error: type[RmrError], words: str, act: Callable[[], object]) -> None:
     with pytest.raises(RmrError, match=re.escape(words)) as caught:
         act()
@@ -69,6 +81,8 @@ def expect(error: type[RmrError], words: str, act: Callable[[], object]) -> None
         ({"lesion_class": "tumour"}, 'lesion_class is "tumour", which is no foreground class of "background"'),
         ({"lesion_class": None, "least_lesion_probability": 0.5}, "is above 0, but there is no lesion_class"),
         ({"classes": ("background", "lesion"), "least_white_matter": 0.1}, 'there is no class "white_matter"'),
+        ({"lesion_threshold": BACKWARD}, "needs a large_ml above its small_ml"),
+        ({"lesion_class": None, "lesion_threshold": BY_LOAD}, "is there, but there is no lesion_class"),
         ({"lesion_class": "background"}, "is no foreground class"),
         (
             {"classes": None, "lesion_class": "lesion"},

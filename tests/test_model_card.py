@@ -236,24 +236,25 @@ def test_failures_are_the_largest_that_touch_nothing(bench: SimpleNamespace) -> 
     assert [int(case.sum()) for case in bench.bench_failures.untouched(mask, other, smallest=2)] == [3, 2]
 
 
-def test_only_sure_lesions_are_kept_and_whole(bench: SimpleNamespace) -> None:
+def test_only_what_is_sure_is_kept(bench: SimpleNamespace) -> None:
     mask, probability = np.zeros((12, 12, 12), bool), np.full((12, 12, 12), 0.1, np.float32)
     mask[1:3, 1, 1] = mask[3, 2, 2] = True  # one lesion: its last voxel touches by a corner
     mask[8:10, 8, 8] = True
     probability[1:3, 1, 1], probability[3, 2, 2] = 0.875, 0.5
     probability[8:10, 8, 8] = 0.625
     keep = bench.bench_confidence.keep_sure
-    assert np.array_equal(keep(mask, probability, 0.0), mask)
-    assert np.array_equal(keep(mask, probability, 0.625), mask)
-    assert np.argwhere(keep(mask, probability, 0.7)).tolist() == [[1, 1, 1], [2, 1, 1], [3, 2, 2]]
-    assert not keep(mask, probability, 0.8).any()
-    assert not keep(np.zeros_like(mask), probability, 0.0).any()
+    assert np.array_equal(keep(mask, probability, "all", 0.0), mask)
+    assert np.array_equal(keep(mask, probability, "lesion", 0.625), mask)
+    assert np.argwhere(keep(mask, probability, "lesion", 0.7)).tolist() == [[1, 1, 1], [2, 1, 1], [3, 2, 2]]
+    assert not keep(mask, probability, "lesion", 0.8).any()
+    assert np.argwhere(keep(mask, probability, "voxel", 0.7)).tolist() == [[1, 1, 1], [2, 1, 1]]
+    assert not keep(np.zeros_like(mask), probability, "voxel", 0.6).any()
 
 
 def test_the_figures_at_the_applied_level_are_the_accuracy(bench: SimpleNamespace) -> None:
     results = ROOT / "benchmarks" / "results"
     newest = {kind: json.loads(max(results.glob(f"*-{kind}.json")).read_text()) for kind in ("accuracy", "confidence")}
-    applied = {row["study"]: row for row in newest["confidence"]["rows"] if row["applied"]}
+    applied = {row["study"]: row for row in newest["confidence"]["rows"] if row["kind"] == "released"}
     for row in newest["accuracy"]["studies"]:
         assert {key: applied[row["study"]][key] for key in ("dice", "sensitivity", "false_lesions")} == pytest.approx(
             {key: row[key] for key in ("dice", "sensitivity", "false_lesions")}, abs=0.002

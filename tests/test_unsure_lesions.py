@@ -15,6 +15,7 @@ from rmr_sdk.errors import ConfigError
 from rmr_sdk.io.nifti import write_volume
 from rmr_sdk.io.report import build_report, decode_report, encode_report
 from rmr_sdk.lesion_rule import LesionRule
+from rmr_sdk.manifest import LesionThreshold
 
 
 def run(folder: Path, least: float | None = None, **manifest: float) -> Result:
@@ -103,6 +104,34 @@ def test_what_white_matter_hardly_touches_is_dropped(folder: Path, everything: R
     np.testing.assert_array_equal(found.labels.data, np.where(kept.labels.data == 4, 3, kept.labels.data))
 
 
+def test_a_lesion_is_trimmed_to_the_voxels_that_are_sure_at_its_load(folder: Path, everything: Result) -> None:
+    assert everything.labels is not None
+    assert everything.lesion_probability is not None
+    lesion, probability = everything.labels.data == 4, everything.lesion_probability.data
+    least = float(np.quantile(probability[lesion], 0.3))
+    load = int(lesion.sum()) * everything.labels.grid.voxel_ml
+    for small_ml, large_ml in ((2 * load, 3 * load), (load / 3, load / 2)):  # the load is small, then large
+        small, large = (least, 0.0) if small_ml > load else (0.0, least)
+        stated = LesionThreshold(small_ml=small_ml, small=small, large_ml=large_ml, large=large)
+        make_tiny(folder / f"{small}.zip", lesion_threshold=stated)
+        with Pipeline.open(folder / f"{small}.zip", cache_dir=folder, threads=1) as pipeline:
+            found = pipeline.run(make_doubtful())
+        assert found.labels is not None
+        assert found.provenance.lesion_threshold == least
+        np.testing.assert_array_equal(found.labels.data == 4, lesion & (probability >= np.float64(least)))
+    other = folder / "stated.zip"
+    make_tiny(other, lesion_threshold=stated)
+    with Pipeline.open(other, cache_dir=folder, threads=1, lesion_threshold=0) as pipeline:
+        kept = pipeline.run(make_doubtful())
+    assert kept.labels is not None
+    assert kept.provenance.lesion_threshold == 0
+    np.testing.assert_array_equal(kept.labels.data, everything.labels.data)
+    with Pipeline.open(other, cache_dir=folder, threads=1, lesion_threshold=1.0) as pipeline:
+        none = pipeline.run(make_doubtful())
+    assert none.lesions == ()
+    assert (none.provenance.lesion_threshold, none.provenance.lesions_dropped) == (1.0, 2)
+
+
 def test_white_matter_needs_its_class(folder: Path) -> None:
     manifest = make_manifest(classes=("background", "lesion"))
     with pytest.raises(ConfigError, match='has no class "white_matter"'):
@@ -139,8 +168,22 @@ def test_the_command_line_takes_a_level(folder: Path, between: float, tmp_path: 
         write_volume(tmp_path / f"{name.lower()}.nii.gz", study[name])
     command = ["run", "--t1", str(tmp_path / "t1w.nii.gz"), "--flair", str(tmp_path / "flair.nii.gz")]
     command += ["--bundle", str(folder / "tiny{}.zip"), "--cache-dir", str(folder), "--out", str(tmp_path / "out")]
-    assert main([*command, "--least-lesion-probability", str(between), "--least-white-matter", "0.01"]) == 0
+    assert (
+        main(
+            [
+                *command,
+                "--least-lesion-probability",
+                str(between),
+                "--least-white-matter",
+                "0.01",
+                "--lesion-threshold",
+                "0.02",
+            ]
+        )
+        == 0
+    )
     report = decode_report((tmp_path / "out" / "report.json").read_bytes())
     assert report.lesions is not None
     assert report.lesions.count == 1
     assert report.provenance.least_white_matter == 0.01
+    assert report.provenance.lesion_threshold == 0.02

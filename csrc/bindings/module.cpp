@@ -47,14 +47,18 @@ py::tuple components(const py::array& labels, const std::optional<py::array>& pr
   return py::make_tuple(sizes, centroids, means);
 }
 
-int64_t drop_components(const py::array& labels, const py::array& probability, uint8_t value, double least,
-                        uint8_t around, double least_around) {
+py::tuple drop_components(const py::array& labels, const py::array& probability, uint8_t value, double least,
+                          uint8_t around, double least_around, double least_voxel) {
   const Array volume = Array::of_host(labels, "labels");
   const Index3 shape = volume.shape3();
   uint8_t* voxels = volume.output<uint8_t>({-1, -1, -1});
   const float* weight = Array::of_host(probability, "probability").input<float>(volume.shape());
-  const py::gil_scoped_release release;
-  return cpu::drop_components(voxels, shape, value, weight, {least, around, least_around});
+  cpu::Dropped dropped;
+  {
+    const py::gil_scoped_release release;
+    dropped = cpu::drop_components(voxels, shape, value, weight, {least, around, least_around, least_voxel});
+  }
+  return py::make_tuple(dropped.components, dropped.voxels);
 }
 
 }  // namespace
@@ -67,7 +71,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("components", &components, py::arg("labels").noconvert(), py::arg("probability").noconvert() = py::none(),
              py::arg("ids").noconvert() = py::none(), py::kw_only(), py::arg("value"));
   module.def("drop_components", &drop_components, py::arg("labels").noconvert(), py::arg("probability").noconvert(),
-             py::kw_only(), py::arg("value"), py::arg("least"), py::arg("around") = 0, py::arg("least_around") = 0.0);
+             py::kw_only(), py::arg("value"), py::arg("least"), py::arg("around") = 0, py::arg("least_around") = 0.0,
+             py::arg("least_voxel") = 0.0);
 #ifdef RMR_WITH_CUDA
   py::module_ cuda = module.def_submodule("cuda", "The kernels on device memory.");
   raise_device_errors();

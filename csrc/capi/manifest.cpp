@@ -4,6 +4,7 @@
 #include "manifest.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <set>
 
@@ -15,6 +16,7 @@ namespace rmr::capi {
 namespace {
 
 constexpr double kTiny = std::numeric_limits<double>::denorm_min();  // the least that is above 0
+constexpr double kMostMl = 10000.0;
 constexpr int64_t kMostBytes = (int64_t{1} << 31) - 1;
 
 bool is_upper(char c) { return c >= 'A' && c <= 'Z'; }
@@ -117,6 +119,16 @@ void read_contrasts(const Json& json, Manifest& manifest) {
   manifest.reference = static_cast<size_t>(found - all.begin());
 }
 
+LesionThreshold read_threshold(const Json& json) {
+  LesionThreshold found;
+  found.small_ml = json.at("small_ml").real(kTiny, kMostMl);
+  found.small = json.at("small").real(0.0, 1.0);
+  found.large_ml = json.at("large_ml").real(kTiny, kMostMl);
+  found.large = json.at("large").real(0.0, 1.0);
+  if (found.large_ml <= found.small_ml) json.refuse("large_ml must be above small_ml");
+  return found;
+}
+
 void read_classes(const Json& json, Manifest& manifest) {
   auto& classes = manifest.classes;
   if (json.has("classes")) {
@@ -128,7 +140,9 @@ void read_classes(const Json& json, Manifest& manifest) {
   }
   manifest.least_lesion_probability = json.real("least_lesion_probability", 0.0, 0.0, 1.0);
   manifest.least_white_matter = json.real("least_white_matter", 0.0, 0.0, 1.0);
+  if (json.has("lesion_threshold")) manifest.lesion_threshold = read_threshold(json.at("lesion_threshold"));
   if (!json.has("lesion_class")) {
+    if (json.has("lesion_threshold")) json.at("lesion_threshold").refuse("there is no lesion_class");
     for (const char* level : {"least_lesion_probability", "least_white_matter"}) {
       if (json.real(level, 0.0, 0.0, 1.0) > 0.0) json.at(level).refuse("there is no lesion_class");
     }
@@ -171,6 +185,13 @@ void read_grid(const Json& json, Manifest& manifest) {
 }
 
 }  // namespace
+
+double LesionThreshold::at(double found_ml) const {
+  if (found_ml <= small_ml) return small;
+  if (found_ml >= large_ml) return large;
+  const double share = std::log(found_ml / small_ml) / std::log(large_ml / small_ml);
+  return small + share * (large - small);
+}
 
 std::string Manifest::input_name(size_t contrast) const { return lower(contrasts[contrast]); }
 

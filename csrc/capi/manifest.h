@@ -24,6 +24,13 @@ struct BundleFile {
   bool onnx = false;
 };
 
+// Probability from which on a voxel of a lesion is kept, by the volume found; all zero where all are.
+struct LesionThreshold {
+  double small_ml = 0.0, small = 0.0, large_ml = 0.0, large = 0.0;
+
+  double at(double found_ml) const;
+};
+
 struct Manifest {
   std::string name, version;
   std::vector<std::string> contrasts;
@@ -39,6 +46,7 @@ struct Manifest {
   double least_lesion_probability = 0.0;
   double least_white_matter = 0.0;
   int white_matter = 0;  // the class, where least_white_matter is above 0
+  LesionThreshold lesion_threshold;
   std::vector<BundleFile> artifacts;
   BundleFile golden;
 

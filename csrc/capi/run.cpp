@@ -80,11 +80,15 @@ class Run::Targets {
   }
 
   // Before labels come back onto the reference's grid, which must not decide what stays.
-  void drop_lesions(const Triple& shape, const Manifest& manifest) const {
-    const double sure = manifest.least_lesion_probability, white = manifest.least_white_matter;
-    if (!probability || (sure <= 0.0 && white <= 0.0)) return;
-    cpu::drop_components(labels->common<uint8_t>(), index3(shape), static_cast<uint8_t>(manifest.lesion_class),
-                         probability->common<float>(), {sure, static_cast<uint8_t>(manifest.white_matter), white});
+  void drop_lesions(const Grid& grid, const Manifest& manifest) const {
+    if (!probability) return;
+    const auto lesion = static_cast<uint8_t>(manifest.lesion_class);
+    uint8_t* const voxels = labels->common<uint8_t>();
+    const double found_ml = double(std::count(voxels, voxels + grid.voxels(), lesion)) * grid.voxel_ml();
+    const cpu::Least least{manifest.least_lesion_probability, static_cast<uint8_t>(manifest.white_matter),
+                           manifest.least_white_matter, manifest.lesion_threshold.at(found_ml)};
+    if (least.probability <= 0.0 && least.share <= 0.0 && least.voxel <= 0.0) return;
+    cpu::drop_components(voxels, index3(grid.shape()), lesion, probability->common<float>(), least);
   }
 
   void restore(int threads) {
@@ -148,7 +152,7 @@ void Run::compute(const Engine& engine, int64_t slots, RunOutputs& outputs) {
   }
   outputs.infer_s = watch.lap();
   options_.control.tell(Stage::kMeasure, 0, 1);
-  targets.drop_lesions(prepared_.grid.shape(), manifest_);
+  targets.drop_lesions(prepared_.grid, manifest_);
   targets.restore(threads_);
   measure(targets, outputs);
   outputs.warnings = prepared_.warnings;

@@ -142,6 +142,11 @@ py::dict manifest_dict(const std::string& json) {
   found["least_lesion_probability"] = manifest.least_lesion_probability;
   found["least_white_matter"] = manifest.least_white_matter;
   found["white_matter"] = manifest.white_matter;
+  std::vector<double> thresholds;
+  for (const double found_ml : {0.0, 2.5, 2.7, 7.1, 19.9, 20.0, 99.0}) {
+    thresholds.push_back(manifest.lesion_threshold.at(found_ml));
+  }
+  found["thresholds"] = thresholds;
   found["precisions"] = manifest.precisions();
   found["golden"] = py::make_tuple(manifest.golden.path, manifest.golden.sha256, manifest.golden.size);
   return found;

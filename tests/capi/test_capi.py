@@ -19,6 +19,7 @@ from rmr_sdk.bundle import Bundle
 from rmr_sdk.demo import demo_study_folder
 from rmr_sdk.errors import RmrError
 from rmr_sdk.geometry import Grid
+from rmr_sdk.manifest import LesionThreshold
 from rmr_sdk.result import Result
 from rmr_sdk.volume import Volume
 
@@ -154,11 +155,14 @@ def test_unsure_lesions_are_dropped_as_in_python(
     turned = reoriented(make_doubtful(), codes)
     make_tiny(tmp_path / "all.zip")
     with Pipeline.open(tmp_path / "all.zip", engine="openvino", cache_dir=tmp_path) as every:
-        means = [lesion.mean_probability for lesion in every.run(turned).lesions or ()]
+        lesions = every.run(turned).lesions or ()
+    means, load = [lesion.mean_probability for lesion in lesions], sum(lesion.volume_ml for lesion in lesions)
     assert len(means) == 2
+    loads = {"small_ml": load / 2, "large_ml": load * 3}
     for name, levels in {
         "sure": {"least_lesion_probability": sum(means) / 2},
         "white": {"least_white_matter": 0.1, "classes": ("background", "csf", "white_matter", "grey_matter", "lesion")},
+        "load": {"lesion_threshold": LesionThreshold(**loads, small=1.0, large=0.5)},
     }.items():
         make_tiny(tmp_path / f"{name}.zip", **levels)
         pipeline = library.open(tmp_path / f"{name}.zip", threads=1)

@@ -120,6 +120,8 @@ def test_a_zip_file_that_would_unpack_to_too_much(library: Library, tmp_path: Pa
         library.open(tmp_path / "other.zip")
 
 
+BY_LOAD = {"small_ml": 5, "small": 0.9, "large_ml": 20, "large": 0.5}
+
 BAD_FIELDS: Mapping[str, tuple[dict[str, Any], str]] = {
     "another schema": ({"schema_version": 2}, "schema version 2"),
     "missing": ({"tile_shape": None}, "the field tile_shape is missing"),
@@ -140,6 +142,13 @@ BAD_FIELDS: Mapping[str, tuple[dict[str, Any], str]] = {
         {"classes": ["background", "lesion"], "least_white_matter": 0.1},
         'there is no class "white_matter"',
     ),
+    "no load": (
+        {"lesion_threshold": {**BY_LOAD, "small_ml": 0}},
+        "at lesion_threshold.small_ml: a number out of range",
+    ),
+    "no threshold": ({"lesion_threshold": {"small_ml": 5}}, "the field small is missing"),
+    "loads": ({"lesion_threshold": {**BY_LOAD, "large_ml": 5}}, "large_ml must be above small_ml"),
+    "nothing to trim": ({"lesion_class": None, "lesion_threshold": BY_LOAD}, "there is no lesion_class"),
     "lesion class": ({"lesion_class": "background"}, "no foreground class"),
     "normalisation": ({"normalisation": {"kind": "zscore"}}, "a normalisation that this version does not know"),
     "intended use": ({"intended_use": "Diagnosis."}, "not a medical device"),

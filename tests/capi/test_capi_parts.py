@@ -24,7 +24,7 @@ from rmr_sdk.foreground import Foreground
 from rmr_sdk.geometry import Grid, index_map, reorient
 from rmr_sdk.golden import encode_golden
 from rmr_sdk.intensity import fit_normalisation
-from rmr_sdk.manifest import MinMax, Robust, encode_manifest
+from rmr_sdk.manifest import LesionThreshold, MinMax, Robust, encode_manifest
 from rmr_sdk.resample import image_mode
 from rmr_sdk.tiles import axis_windows, plan_tiles, tile_starts
 
@@ -207,6 +207,7 @@ def test_damaged_zip_files_are_refused_or_read_never_more(parts: ModuleType, noi
         {"precisions": ("fp32", "fp16", "int8")},
         {"least_lesion_probability": 0.7},
         {"least_white_matter": 0.2},
+        {"lesion_threshold": LesionThreshold(small_ml=2.5, small=0.9, large_ml=20, large=0.45)},
     ],
     ids=str,
 )
@@ -224,6 +225,9 @@ def test_manifests(parts: ModuleType, changes: dict[str, Any]) -> None:
     assert found["least_white_matter"] == manifest.least_white_matter
     if manifest.least_white_matter:
         assert found["white_matter"] == manifest.classes.index("white_matter")
+    by_load = manifest.lesion_threshold
+    for found_ml, threshold in zip((0.0, 2.5, 2.7, 7.1, 19.9, 20.0, 99.0), found["thresholds"], strict=True):
+        assert threshold == (0.0 if by_load is None else by_load.at(found_ml))
     assert found["sigma_scale"] == manifest.window.sigma_scale
     assert tuple(found["precisions"]) == manifest.onnx_precisions
     assert found["golden"] == (manifest.golden.path, manifest.golden.sha256, manifest.golden.size)

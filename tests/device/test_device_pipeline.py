@@ -26,6 +26,7 @@ from rmr_sdk.errors import (
     EngineError,
     StudyError,
 )
+from rmr_sdk.manifest import LesionThreshold
 
 Open = Callable[..., tuple[Pipeline, FakeEngine]]
 
@@ -327,14 +328,18 @@ def test_arrays_on_the_device_stay_there(host: Pipeline, open_device: Open, name
     assert not engine.device.live
 
 
-def test_unsure_lesions_are_dropped(host: Pipeline, open_device: Open, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [True, False], ids=["lesions", "voxels"])
+def test_unsure_lesions_are_dropped(host: Pipeline, open_device: Open, tmp_path: Path, whole: bool) -> None:
     study = make_doubtful()
     means = [lesion.mean_probability for lesion in host.run(study).lesions or ()]
-    make_tiny(tmp_path / "sure.zip", least_lesion_probability=sum(means) / 2)
+    level = sum(means) / 2
+    voxels = LesionThreshold(small_ml=1, small=level, large_ml=2, large=level)
+    make_tiny(tmp_path / "sure.zip", **({"least_lesion_probability": level} if whole else {"lesion_threshold": voxels}))
     with Pipeline.open(tmp_path / "sure.zip", threads=1, cache_dir=tmp_path) as like:
         expected = like.run(study)
         pipeline, engine = open_device(like)
-        assert expected.provenance.lesions_dropped == 1
+        assert expected.provenance.lesions_dropped == 1 or not whole
+        assert np.count_nonzero(expected.labels.data == 4) < np.count_nonzero(host.run(study).labels.data == 4)
         expect_same(pipeline.run(study), expected)
         with run_on_device(pipeline, put(engine, study), affine=affines(study)) as found:
             mask = expected.labels.data == 4

@@ -188,6 +188,9 @@ def test_page_says_how_many_lesions_were_dropped(render: Callable[[Result], str]
     assert f"{words} of a mean probability below 0.60 or with less than 0.15 white matter around" in both
     white = replace(sure, least_lesion_probability=0.0, least_white_matter=0.15)
     assert f"{words} with less than 0.15 white matter" in Parsed(render(replace(result, provenance=white))).words
+    trimmed = Parsed(render(replace(result, provenance=replace(white, lesion_threshold=0.85)))).words
+    assert "white matter around" in trimmed
+    assert "or without a voxel of at least 0.85, whose" in trimmed
     assert "Not counted" not in Parsed(render(result)).words
 
 

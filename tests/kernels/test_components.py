@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from rmr_sdk.lesion_rule import LesionRule
+from rmr_sdk.lesion_rule import Applied, LesionRule
+from rmr_sdk.manifest import LesionThreshold
 from rmr_sdk.postprocess import components, count_labels
 
 TOUCHING = np.ones((3, 3, 3))
@@ -91,7 +92,7 @@ def test_dropping_equals_scipy(
         expected[own] = votes.argmax()
         dropped += 1
     found = labels.copy()
-    assert LesionRule(7, 3, 0.5, share).apply(found, probability) == dropped
+    assert LesionRule(7, 3, 0.5, share).apply(found, probability).lesions == dropped
     np.testing.assert_array_equal(found, expected)
 
 
@@ -103,7 +104,7 @@ def test_what_is_dropped_becomes_what_is_around_it() -> None:
     labels[5, 7, 7] = 4
     probability = np.full(labels.shape, 0.4, np.float32)
     probability[5, 7, 7] = 0.9
-    assert LesionRule(4, least_probability=0.6).apply(labels, probability) == 2
+    assert LesionRule(4, least_probability=0.6).apply(labels, probability).lesions == 2
     expected = np.full(labels.shape, 3, np.uint8)
     expected[:, :4] = 2
     expected[5, 7, 7] = 4
@@ -112,11 +113,11 @@ def test_what_is_dropped_becomes_what_is_around_it() -> None:
 
 def test_nothing_else_around_is_background_and_zero_drops_nothing() -> None:
     labels, nothing = np.full((2, 3, 4), 4, np.uint8), np.zeros((2, 3, 4), np.float32)
-    assert LesionRule(4).apply(labels, nothing) == 0
-    assert LesionRule(4, 3, least_white_matter=1.0).apply(labels, nothing) == 0  # no neighbour, so no share
-    assert LesionRule(None, least_probability=0.1).apply(labels, nothing) == 0
+    assert LesionRule(4).apply(labels, nothing).lesions == 0
+    assert LesionRule(4, 3, least_white_matter=1.0).apply(labels, nothing).lesions == 0  # no neighbour, so no share
+    assert LesionRule(None, least_probability=0.1).apply(labels, nothing).lesions == 0
     assert (labels == 4).all()
-    assert LesionRule(4, least_probability=0.1).apply(labels, nothing) == 1
+    assert LesionRule(4, least_probability=0.1).apply(labels, nothing).lesions == 1
     assert not labels.any()
 
 
@@ -129,9 +130,47 @@ def test_what_white_matter_hardly_touches_is_dropped() -> None:
     # Pairs of a voxel and another label: 26 of air; 17 of air and 8, then 8 and 17, of each of the two; 26 of white.
     for share, dropped in ((0.0, 0), (0.01, 1), (25 / 51, 1), (25 / 50 + 1e-6, 2), (1.0, 2)):
         found = labels.copy()
-        assert LesionRule(4, 3, least_white_matter=share).apply(found, sure) == dropped
+        assert LesionRule(4, 3, least_white_matter=share).apply(found, sure).lesions == dropped
         assert found[4, 4, 2] == (4 if dropped == 0 else 0)
         assert found[4, 4, 10] == 4
+
+
+@pytest.mark.parametrize("least", [0.3, 0.7])
+def test_trimming_equals_scipy(rng: np.random.Generator, least: float) -> None:
+    labels = rng.integers(0, 4, (13, 17, 19)).astype(np.uint8)
+    labels[rng.random(labels.shape) < 0.06] = 7
+    probability = rng.random(labels.shape, np.float32)
+    probability[rng.random(labels.shape) < 0.01] = np.float32(least)  # as much as is needed is enough
+    ids, count = ndimage.label(labels == 7, TOUCHING)
+    expected, gone = labels.copy(), 0
+    for number in range(1, count + 1):
+        own = ids == number
+        votes = np.zeros(256, int)
+        for voxel in np.argwhere(own):
+            votes += np.bincount(labels[tuple(slice(max(0, at - 1), at + 2) for at in voxel)].ravel(), minlength=256)
+        votes[7] = 0
+        weak = own & (probability < np.float64(least))
+        expected[weak] = votes.argmax()
+        gone += bool((weak == own).all())
+    found = labels.copy()
+    rule = LesionRule(7, threshold=LesionThreshold(small_ml=1, small=least, large_ml=2, large=0.0))
+    applied = rule.apply(found, probability)
+    np.testing.assert_array_equal(found, expected)
+    assert applied == Applied(least, gone, int((found != labels).sum()))
+    assert 0 < gone < count
+
+
+def test_the_threshold_follows_the_load() -> None:
+    by_load = LesionThreshold(small_ml=2, small=0.9, large_ml=32, large=0.5)
+    labels, even = np.zeros((4, 5, 6), np.uint8), np.full((4, 5, 6), 0.75, np.float32)
+    labels[0] = 4
+    for voxel_ml, threshold in ((0.01, 0.9), (2 / 30, 0.9), (4 / 30, 0.8), (8 / 30, 0.7), (32 / 30, 0.5), (9.0, 0.5)):
+        found = labels.copy()
+        applied = LesionRule(4, threshold=by_load).apply(found, even, voxel_ml)
+        assert applied.threshold == pytest.approx(threshold)
+        assert (applied.lesions, applied.voxels) == ((1, 30) if threshold > 0.75 else (0, 0))
+        assert (found == 4).any() == (threshold < 0.75)
+    assert LesionRule(4, threshold=by_load).apply(np.zeros_like(labels), even) == Applied(0.9)
 
 
 def test_dropping_needs_one_shape() -> None:

@@ -82,7 +82,7 @@ def test_only_white_matter_takes_lesions(study: RealStudy) -> None:
     assert not (made.labels == LESION).any()
 
 
-def test_grey_matter_and_rims_are_brightened_on_flair_alone(study: RealStudy) -> None:
+def test_grey_matter_and_rims_are_brightened_on_flair(study: RealStudy) -> None:
     assert study.tissue is not None
     plain = cut_patch(study, 48, torch.Generator().manual_seed(5), STILL)
     brightest = 0.0

@@ -1,4 +1,4 @@
-"""The level of mean probability: chosen on whole synthetic heads by lesion-wise F1, kept, and handed to the bundle."""
+"""What of the lesions is kept: chosen on whole synthetic heads at two loads, kept, and handed to the bundle."""
 
 from __future__ import annotations
 
@@ -12,83 +12,124 @@ import pytest
 
 from rmr_export import export_bundle, load_own
 from rmr_sdk.errors import ConfigError, StudyError
+from rmr_sdk.lesion_rule import LesionRule
+from rmr_sdk.manifest import LesionThreshold
 from rmr_training import cli, sureness
 from rmr_training.checkpoint import LesionLevels, lesion_levels, read_checkpoint, save_checkpoint
 from rmr_training.data import LabelMap
 from rmr_training.evaluate.subjects import open_subject
 from rmr_training.models import RmrFusion
+from rmr_training.sureness import Segmented
 from rmr_training.synthesis import LESION, WHITE
 from tests.training.test_stages import TINY, network
 from tests.training.test_synthesis import phantom
-
-Table = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def label_map(labels: np.ndarray, donor: str = "1") -> LabelMap:
     return LabelMap("phantom", donor, 1.0, labels, np.argwhere(labels == LESION))
 
 
-def table(true_at: float, false_at: float) -> Table:
-    """Make labels, probability and truth of one true and one false lesion with the given mean probabilities."""
-    labels, probability = np.full((12, 12, 12), WHITE, np.uint8), np.zeros((12, 12, 12), np.float32)
-    for place, mean in ((2, true_at), (8, false_at)):
-        labels[place : place + 2, 2:4, 2:4] = LESION
-        probability[place : place + 2, 2:4, 2:4] = mean
+def table(true_at: float, false_at: float, voxels: int = 8) -> Segmented:
+    """Make a head of one true and one false lesion of that many voxels, with the given probabilities."""
+    labels, probability = np.full((12, 12, 60), WHITE, np.uint8), np.zeros((12, 12, 60), np.float32)
     truth = np.zeros(labels.shape, bool)
-    truth[2:4, 2:4, 2:4] = True
-    return labels, probability, truth
+    for place, probable in ((2, true_at), (8, false_at)):
+        lesion = np.s_[place : place + 2, 2:4, 2 : 2 + voxels // 4]
+        labels[lesion], probability[lesion] = LESION, probable
+        truth[lesion] = place == 2
+    return Segmented(labels, probability, truth)
+
+
+RULE = LesionRule(LESION, WHITE)
 
 
 def test_f1_of_levels_of_a_hand_made_head() -> None:
-    labels, probability, truth = table(true_at=0.82, false_at=0.62)
-    before = labels.copy()
-    found = dict(zip(sureness.LEVELS, sureness.f1_of_levels(labels, probability, truth), strict=True))
+    head = table(true_at=0.82, false_at=0.62)
+    before = head.labels.copy()
+    found = dict(zip(sureness.LEVELS, sureness.f1_of_levels(head, RULE), strict=True))
     assert found[0.0] == found[0.6] == pytest.approx(2 / 3)
-    assert found[0.65] == found[0.8] == 1.0
-    assert found[0.85] == 0.0
-    np.testing.assert_array_equal(labels, before)
+    assert found[0.7] == found[0.8] == 1.0
+    assert found[0.9] == 0.0
+    np.testing.assert_array_equal(head.labels, before)
+    trimmed = LesionRule(LESION, WHITE, threshold=by_load(0.7, 0.0))
+    assert sureness.f1_of_levels(head, trimmed)[0] == 1.0
 
 
-def test_donors_count_alike_and_the_least_of_equals_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    # One donor with two maps gains above 0.7, one with a single map loses there: the mean over donors is best between.
-    heads = {"a": table(0.95, 0.72), "b": table(0.66, 0.55)}
-    drawn: list[str] = []
-
-    def make(source: LabelMap, *_: object) -> object:
-        drawn.append(source.donor)
-        return type("Head", (), {"labels": _Truth(heads[source.donor][2])})
-
-    monkeypatch.setattr(sureness, "_make_head", make)
-    monkeypatch.setattr(sureness, "segment", lambda net, head: heads[drawn[-1]][:2])
-    maps = [label_map(phantom(), donor) for donor in ("a", "a", "b")]
-    found = sureness.choose_level(network(), maps, per_map=1)
-    # a: 2/3 to 0.7, 1 from 0.75 to 0.95; b: 2/3 to 0.55, 1 from 0.6 to 0.65, 0 above. Means: 5/6 at 0.6, 1/2 at 0.75.
-    assert found.least_lesion_probability == 0.6
-    assert (found.f1_before, found.f1_after, found.heads) == (pytest.approx(2 / 3), pytest.approx(5 / 6), 3)
+def by_load(small: float, large: float) -> LesionThreshold:
+    return LesionThreshold(small_ml=5, small=small, large_ml=20, large=large)
 
 
-class _Truth:
-    def __init__(self, mask: np.ndarray) -> None:
-        self.mask = mask
+def test_dice_of_thresholds_of_a_hand_made_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = table(true_at=0.82, false_at=0.62)
+    before = head.labels.copy()
+    thresholds = [by_load(0.0, 0.0), by_load(0.7, 0.0), by_load(0.9, 0.0)]
+    assert sureness.dice_of_thresholds(head, RULE, thresholds) == pytest.approx([2 / 3, 1, 0])
+    np.testing.assert_array_equal(head.labels, before)
+    for each in thresholds:  # the same by the rule itself
+        kept = head.labels.copy()
+        LesionRule(LESION, WHITE, threshold=each).apply(kept, head.probability)
+        found = kept == LESION
+        dice = 2 * (found & head.truth).sum() / (found.sum() + head.truth.sum())
+        assert sureness.dice_of_thresholds(head, RULE, [each]) == [pytest.approx(dice)]
 
-    def numpy(self) -> np.ndarray:
-        return np.where(self.mask, LESION, WHITE)
+
+def test_small_and_large_loads_get_thresholds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sureness, "FOUND_ML", (0.05, 0.2))  # of 0.016 and 0.4 ml that are found
+    few = table(true_at=0.92, false_at=0.72)
+    many = table(true_at=0.66, false_at=0.52, voxels=200)
+    threshold, dice = sureness._choose_threshold({"1": [many], "1, few": [few]}, RULE)
+    assert threshold is not None
+    assert (threshold.small, threshold.large) == (0.75, 0.55)  # of equals the least
+    assert (threshold.small_ml, threshold.large_ml) == (0.05, 0.2)
+    assert dice == (pytest.approx(2 / 3), 1.0)
+    sure = table(true_at=0.92, false_at=0.72)
+    np.copyto(sure.truth, sure.labels == LESION)
+    assert sureness._choose_threshold({"1": [sure]}, RULE) == (None, (1.0, 1.0))
+
+
+def test_groups_count_alike_and_the_least_of_equals_is_taken() -> None:
+    # One gains above 0.7 from two heads, the other loses there: the mean over groups is best between.
+    groups = {"a": [table(0.95, 0.72), table(0.95, 0.72)], "b": [table(0.66, 0.55)]}
+    level, f1 = sureness._best(sureness.LEVELS, groups, lambda head: sureness.f1_of_levels(head, RULE))
+    # a: 2/3 to 0.7, 1 from 0.8 on; b: 2/3 to 0.5, 1 at 0.6, 0 above. Means: 5/6 at 0.6, 1/2 at 0.8.
+    assert level == 0.6
+    assert f1 == (pytest.approx(2 / 3), pytest.approx(5 / 6))
+
+
+def test_few_lesions_are_kept_and_none_of_them_is_large() -> None:
+    labels = np.full((40, 40, 40), WHITE, np.uint8)
+    labels[:12, :12, :12] = LESION  # 1.7 ml
+    for row in range(16, 40, 6):
+        for column in range(0, 40, 6):
+            labels[row : row + 4, column : column + 4, 10:20] = LESION  # 0.16 ml each, 28 of them
+    source = label_map(labels)
+    few = [sureness.keep_few(source, sureness.keyed_generator(seed)) for seed in range(3)]
+    for each in few:
+        assert not (each.labels[:12, :12, :12] == LESION).any()
+        assert (each.labels[(each.labels != labels)] == WHITE).all()
+        assert 1000 <= len(each.lesions) <= 1160
+        np.testing.assert_array_equal(each.lesions, np.argwhere(each.labels == LESION))
+    assert not np.array_equal(few[0].labels, few[1].labels)
+    assert (source.labels == LESION).sum() == len(source.lesions)
 
 
 def test_a_network_is_run_over_heads_of_label_maps() -> None:
     net = network()
     weights = {name: value.clone() for name, value in net.state_dict().items()}
-    first = sureness.choose_level(net, [label_map(phantom())], per_map=2, side=32)
-    assert first.heads == 2
+    labels = phantom()
+    labels[12:15, 28:31, 28:31] = LESION  # small enough for a small load
+    first = sureness.choose_levels(net, [label_map(labels)], per_map=2, side=48)
+    assert first.heads == 4
+    assert first.head_dice_after >= first.head_dice_before >= 0
     assert first.f1_after >= first.f1_before >= 0
     assert first.least_lesion_probability in sureness.LEVELS
-    assert sureness.choose_level(net, [label_map(phantom())], per_map=2, side=32) == first
+    assert sureness.choose_levels(net, [label_map(labels)], per_map=2, side=48) == first
     assert all(value.equal(weights[name]) for name, value in net.state_dict().items())
 
 
 def test_heads_are_upright_and_whole() -> None:
     labels = phantom()
-    head = sureness._make_head(label_map(labels), sureness.keyed_generator(1), 96)
+    head = sureness.make_head(label_map(labels), sureness.keyed_generator(1), 96)
     brain = (head.labels.numpy() > 0).sum()
     assert 0.6 < brain / (labels > 0).sum() < 1.6
     faces = [head.labels[0], head.labels[-1], head.labels[:, 0], head.labels[:, -1], head.labels[..., 0]]
@@ -117,40 +158,48 @@ def test_the_highest_share_that_costs_hardly_any_lesion() -> None:
 
 
 def test_what_hardly_touches_white_matter_counts_at_no_level() -> None:
-    labels, probability, truth = table(true_at=0.82, false_at=0.9)
-    labels[7:11, 1:6, 1:6] = np.where(labels[7:11, 1:6, 1:6] == LESION, LESION, 0)
-    assert max(sureness.f1_of_levels(labels, probability, truth)) == pytest.approx(2 / 3)
-    assert max(sureness.f1_of_levels(labels, probability, truth, 0.1)) == 1.0
+    head = table(true_at=0.82, false_at=0.9)
+    head.labels[7:11, 1:6, 1:6] = np.where(head.labels[7:11, 1:6, 1:6] == LESION, LESION, 0)
+    white = LesionRule(LESION, WHITE, least_white_matter=0.1)
+    assert max(sureness.f1_of_levels(head, RULE)) == pytest.approx(2 / 3)
+    assert max(sureness.f1_of_levels(head, white)) == 1.0
+    assert sureness.dice_of_thresholds(head, white, [by_load(0, 0)]) == [1.0]
 
 
 def test_no_lesion_on_any_head_is_refused() -> None:
     with pytest.raises(StudyError, match="no lesion on the synthetic heads"):
-        sureness.choose_level(network(), [], per_map=1, side=32)
+        sureness.choose_levels(network(), [], per_map=1, side=32)
 
 
 def test_a_network_without_a_head_is_refused() -> None:
     bare = RmrFusion(replace(TINY, head=None))
     with pytest.raises(ConfigError, match="no segmentation head"):
-        sureness.choose_level(bare, [label_map(phantom())], per_map=1, side=32)
+        sureness.choose_levels(bare, [label_map(phantom())], per_map=1, side=32)
 
 
 def test_the_level_reaches_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "maps").mkdir()
     nib.save(nib.Nifti1Image(phantom(), np.eye(4)), tmp_path / "maps" / "patient05.nii.gz")
     save_checkpoint(tmp_path / "model.pth", network(), "joint", {"calibration": {"offset": 0.25}})
-    assert lesion_levels(read_checkpoint(tmp_path / "model.pth")) == LesionLevels(0.0, 0.0)
-    monkeypatch.setattr(cli, "choose_level", partial(sureness.choose_level, side=32))
-    monkeypatch.setattr(sureness, "f1_of_levels", lambda *_: [float(level == 0.65) for level in sureness.LEVELS])
+    assert lesion_levels(read_checkpoint(tmp_path / "model.pth")) == LesionLevels()
+    monkeypatch.setattr(cli, "choose_levels", partial(sureness.choose_levels, side=32))
+    found = LesionThreshold(small_ml=5, small=0.8, large_ml=20, large=0.5)
+    monkeypatch.setattr(
+        sureness, "dice_of_thresholds", lambda _, rule, all_of_them: [each == found for each in all_of_them]
+    )
+    monkeypatch.setattr(sureness, "f1_of_levels", lambda *_: [float(level == 0.6) for level in sureness.LEVELS])
     command = ["calibrate", str(tmp_path / "model.pth"), "--out", str(tmp_path / "done.pth"), "--patches", "0"]
     assert cli.main([*command, "--heads", "1", "--labelmaps", str(tmp_path / "maps")]) == 0
     content = read_checkpoint(tmp_path / "done.pth")
     assert content["calibration"]["offset"] == 0.25
     levels = lesion_levels(content)
-    assert levels.least_lesion_probability == 0.65
+    assert levels.least_lesion_probability == 0.6
     assert levels.least_white_matter > 0
     manifest = open_subject(tmp_path / "done.pth").manifest
-    assert (manifest.least_lesion_probability, manifest.least_white_matter) == levels
+    assert levels.lesion_threshold == found
+    assert (manifest.least_lesion_probability, manifest.least_white_matter, manifest.lesion_threshold) == levels
     bundle = export_bundle(load_own(tmp_path / "done.pth"), tmp_path / "bundle", name="level", tile=(16, 16, 16))
-    assert (bundle.manifest.least_lesion_probability, bundle.manifest.least_white_matter) == levels
+    stated = bundle.manifest
+    assert (stated.least_lesion_probability, stated.least_white_matter, stated.lesion_threshold) == levels
     assert cli.main([*command, "--heads", "0", "--lost", "0", "--labelmaps", str(tmp_path / "maps")]) == 0
-    assert lesion_levels(read_checkpoint(tmp_path / "done.pth")) == LesionLevels(0.0, 0.0)
+    assert lesion_levels(read_checkpoint(tmp_path / "done.pth")) == LesionLevels()

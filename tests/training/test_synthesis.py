@@ -10,7 +10,20 @@ from rmr_training.data import LabelMap, SyntheticPatches, split_by_donor
 from rmr_training.sampling import Draw
 from rmr_training.scanner import flatten_contrast
 from rmr_training.sheet import contact_sheet
-from rmr_training.synthesis import GREY, LESION, WHITE, Ranges, bright_cortex, bright_rims, synthesise
+from rmr_training.synthesis import (
+    CORE,
+    CSF,
+    GREY,
+    LESION,
+    RIM_DARKNESS,
+    WHITE,
+    Ranges,
+    bright_cortex,
+    bright_rims,
+    lesion_profiles,
+    look_alikes,
+    synthesise,
+)
 
 
 def phantom() -> np.ndarray:
@@ -141,3 +154,75 @@ def test_bright_rims_lie_on_white_matter_near_fluid_and_fade() -> None:
         nearest, farthest = nearest + float(extra[..., 6].sum()), farthest + float(extra[..., 9].sum())
     assert widths == {1, 2, 3, 4}
     assert 0 < farthest < nearest
+
+
+def test_a_lesion_keeps_of_its_contrast_what_is_drawn_at_the_rim_and_all_of_it_within() -> None:
+    lesion = torch.zeros(1, 1, 40, 40, 40)
+    lesion[..., 4:20, 4:20, 4:20] = 1
+    lesion[..., 30, 30, 30] = 1  # a single voxel is all rim
+    rims, flat = Ranges(rim_darkness=(0.2, 0.2), rim_contrast=(0.6, 0.6)), (1.0, 1.0)
+    shares = {12: 1.0, 4: 3**3 / CORE**3, 30: 1 / CORE**3}  # of lesion around the core, a corner and the single voxel
+    for seed in range(6):
+        made = lesion_profiles(Draw(torch.Generator().manual_seed(seed)), lesion, rims)
+        even = lesion_profiles(
+            Draw(torch.Generator().manual_seed(seed)), lesion, Ranges(rim_darkness=flat, rim_contrast=flat)
+        )
+        for profile, whole, rim in zip(made, even, (0.2, 0.6), strict=True):
+            assert profile.shape == lesion.shape
+            assert float(profile.min()) >= 0
+            for at, share in shares.items():
+                expected = float(whole[0, 0, at, at, at]) * (rim + (1 - rim) * share)
+                assert float(profile[0, 0, at, at, at]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_small_lesions_are_lighter_on_t1_than_large_ones_and_bright_on_flair() -> None:
+    axes = np.meshgrid(*[np.arange(60) - 30.0] * 3, indexing="ij")
+    labels = np.where(sum(a**2 for a in axes) < 28**2, WHITE, 0).astype(np.uint8)
+    labels[28:32, 28:32, 4:8] = CSF
+    small, large = [
+        np.sqrt(sum((a - c) ** 2 for a, c in zip(axes, at, strict=True))) for at in ((-14, 0, 0), (8, 0, 0))
+    ]
+    labels[small < 2], labels[large < 7] = LESION, LESION
+    still = Ranges(
+        rotation=0, scale=0, elastic=0, thick_slices=0, whole_head=0, bias=0, noise=0, misalignment=0, look_alikes=0,
+        new_lesions=0, no_lesions=0, low_contrast=0,
+    )  # fmt: skip
+    darkness, brightness = [], []
+    for seed in range(12):
+        made = synthesise(
+            labels,
+            np.argwhere(labels == LESION),
+            60,
+            torch.Generator().manual_seed(seed),
+            still,
+            torch.tensor([29.5] * 3),
+        )
+        white, lesion = made.labels == WHITE, made.labels == LESION
+        near = torch.arange(60) < 24
+        for image, into, sign in ((made.t1w, darkness, -1), (made.flair, brightness, 1)):
+            level = image[0][white].median()
+            into.append(
+                [float(sign * (image[0][lesion & side[:, None, None]].mean() - level)) for side in (near, ~near)]
+            )
+    dark, bright = np.mean(darkness, 0), np.mean(brightness, 0)
+    assert 0 < dark[0] < 0.5 * dark[1]
+    assert 0.3 * bright[1] < bright[0] < bright[1]
+
+
+def test_of_look_alikes_only_rims_are_dark_on_t1() -> None:
+    labels = torch.full((48, 48, 48), WHITE)
+    labels[:, :, :20], labels[:, :, 40:] = CSF, GREY
+    soft = torch.nn.functional.one_hot(labels, 5).permute(3, 0, 1, 2)[None].float()
+    t1w, flair = [0.0, 0.2, 0.6, 0.9, 0.5], [0.0, 0.2, 0.6, 0.5, 0.9]
+    deepest = 0.0
+    for seed in range(12):
+        dark, bright = look_alikes(Draw(torch.Generator().manual_seed(seed)), soft, t1w, flair, 1.0)
+        assert float(dark.min()) >= 0
+        assert not dark[..., :20].any()
+        assert not dark[..., 24:].any()
+        assert bool((bright[dark > 0] > 0).all())
+        assert float(dark.max()) <= 1.5 * RIM_DARKNESS[1] * (0.9 - 0.2)
+        deepest = max(deepest, float(dark.max()))
+    assert deepest > 0.02
+    nothing = look_alikes(Draw(torch.Generator().manual_seed(0)), soft, t1w, flair, 0.0)
+    assert not any(bool(image.any()) for image in nothing)

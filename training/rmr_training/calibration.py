@@ -29,8 +29,9 @@ from .validation import VALIDATION_SEED
 LIMIT = 4.0
 """Largest offset; e^4 is a factor of 55 in the odds."""
 
-ANYWHERE = Ranges(lesion_centred=0.0, whole_head=0.0)
-"""Patches with as much lesion as heads have; of whole heads a third would lie outside the brain."""
+ANYWHERE = Ranges(lesion_centred=0.0, whole_head=0.0, look_alikes=1.0)
+"""Patches with as much lesion, and as much that looks like one, as heads have; of whole heads a third would lie outside
+the brain."""
 
 
 @dataclass(frozen=True, slots=True)

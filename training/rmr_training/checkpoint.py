@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import torch
 from torch import nn
 
 from rmr_sdk.errors import FormatError
+from rmr_sdk.manifest import LesionThreshold
 
 from .models import Preset, RmrFusion
 
@@ -23,10 +25,11 @@ NORMALISATION: dict[str, Any] = {"kind": "robust", "percentile": 99.0, "floor_fr
 
 
 class LesionLevels(NamedTuple):
-    """Levels below which lesions are dropped, as the manifest has them; at 0 all are kept."""
+    """Levels below which lesions and their voxels are dropped, as the manifest has them; at 0 or None all are kept."""
 
     least_lesion_probability: float = 0.0
     least_white_matter: float = 0.0
+    lesion_threshold: LesionThreshold | None = None
 
 
 KEEP_ALL = LesionLevels()
@@ -74,7 +77,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def lesion_levels(checkpoint: Mapping[str, Any]) -> LesionLevels:
     """Return the levels that a checkpoint was calibrated to; those that keep all lesions where it was not."""
     found = checkpoint.get("calibration", {})
-    return KEEP_ALL._replace(**{name: float(found[name]) for name in LesionLevels._fields if name in found})
+    levels = KEEP_ALL._replace(**{name: found[name] for name in LesionLevels._fields if name in found})
+    return levels._replace(lesion_threshold=msgspec.convert(levels.lesion_threshold, LesionThreshold | None))
 
 
 def load_network(path: Path) -> RmrFusion:

@@ -28,7 +28,7 @@ from .real import RealStudy, load_real_study, plain_patches
 from .recipe import Recipe, Stage
 from .sheet import COLUMNS, contact_sheet
 from .stages import Trainer
-from .sureness import choose_level, choose_white_matter
+from .sureness import choose_levels, choose_white_matter
 from .whole_heads import load_whole_head
 
 FLAG_TYPES = typing.get_type_hints(Recipe)
@@ -151,11 +151,18 @@ def _calibrate(options: argparse.Namespace) -> None:
             f"{white.true_lesions_dropped} of {white.true_lesions} of real anatomies have"
         )
     if options.heads:
-        level = choose_level(network, held_out, options.heads, least_white_matter=found["least_white_matter"])
-        found |= asdict(level)
+        chosen = choose_levels(network, held_out, options.heads, least_white_matter=found["least_white_matter"])
+        by_load = chosen.lesion_threshold
+        found |= asdict(chosen) | {"lesion_threshold": msgspec.to_builtins(by_load)}
+        voxels = (
+            "all voxels"
+            if by_load is None
+            else f"voxels from {by_load.small:.2f} on, {by_load.large:.2f} at large loads"
+        )
         print(
-            f"{options.out}: lesions from {level.least_lesion_probability:.2f} on, lesion-wise F1 "
-            f"{level.f1_before:.3f} to {level.f1_after:.3f} on {level.heads} synthetic heads"
+            f"{options.out}: {voxels}, lesion Dice {chosen.head_dice_before:.3f} to {chosen.head_dice_after:.3f}; "
+            f"lesions from {chosen.least_lesion_probability:.2f} on, lesion-wise F1 {chosen.f1_before:.3f} to "
+            f"{chosen.f1_after:.3f} on {chosen.heads} synthetic heads"
         )
     kept = {k: v for k, v in content.items() if k in ("step", "recipe", "studies")}
     save_checkpoint(options.out, network, "joint", {**kept, "calibration": found})
@@ -196,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     about = "which label maps are real anatomies with the lesions of their own patients (default %(default)s)"
     adjust.add_argument("--anatomies", default="patient*", metavar="PATTERN", help=about)
     about = (
-        "heads of each label map to choose the least mean probability of a lesion on (default %(default)s; 0: keep all)"
+        "heads of each label map at each load to choose probabilities of lesions on (default %(default)s; 0: keep all)"
     )
     adjust.add_argument("--heads", type=int, default=3, help=about)
     adjust.set_defaults(command=_calibrate)

@@ -16,6 +16,7 @@ from torch.utils.data import IterableDataset
 
 from rmr_sdk.errors import FormatError, StudyError
 
+from .healing import heal
 from .implants import Implant, brain_box
 from .models import CLASSES
 from .real import ORIENTATION, RealRanges, RealStudy, cut_patch
@@ -118,8 +119,10 @@ class Patches(IterableDataset[tuple[Tensor, Tensor, Tensor, str]]):
         whole_heads: Sequence[RealStudy] = (),
         whole_heads_share: float = 0.0,
     ) -> None:
-        self.maps, self.side, self.seed, self.first, self.ranges = list(maps), side, seed, first, ranges
+        self.maps, self.side, self.seed, self.first = list(maps), side, seed, first
+        self.ranges = ranges or Ranges()
         self.real, self.whole_heads = list(real), list(whole_heads)
+        self.healed = [heal(study) for study in real] if self.ranges.healed else []
         self.real_share = real_share if real or whole_heads else 0.0
         self.whole_heads_share = 0.0 if not whole_heads else whole_heads_share if real else 1.0
         self.batch, self.stride = batch, stride or batch
@@ -137,6 +140,8 @@ class Patches(IterableDataset[tuple[Tensor, Tensor, Tensor, str]]):
             chosen_from = self.real
             if self.whole_heads_share and float(torch.rand((), generator=generator)) < self.whole_heads_share:
                 chosen_from = self.whole_heads
+            elif self.healed and float(torch.rand((), generator=generator)) < self.ranges.healed:
+                chosen_from = self.healed
             study = chosen_from[int(torch.randint(len(chosen_from), (), generator=generator))]
             return self._cut(study, generator), study.name
         chosen = self._choose(generator)
@@ -146,7 +151,7 @@ class Patches(IterableDataset[tuple[Tensor, Tensor, Tensor, str]]):
         return self.maps[int(torch.multinomial(self.weights, 1, generator=generator))]
 
     def _cut(self, study: RealStudy, generator: Generator) -> Sample:
-        ranges, implant = self.ranges or Ranges(), None
+        ranges, implant = self.ranges, None
         if study.tissue is not None and float(torch.rand((), generator=generator)) < ranges.implants:
             chosen = self._choose(generator)
             implant = Implant(chosen.labels, chosen.lesions, chosen.box, ranges)

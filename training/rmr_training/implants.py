@@ -19,7 +19,18 @@ from rmr_sdk.postprocess import bounding_box
 
 from .losses import UNKNOWN
 from .sampling import Draw, sample_nearest
-from .synthesis import BACKGROUND, LESION, LESION_CONTRAST, WHITE, Ranges, bright_cortex, bright_rims, vary_lesions
+from .synthesis import (
+    BACKGROUND,
+    LESION,
+    LESION_CONTRAST,
+    RIM_DARKNESS,
+    WHITE,
+    Ranges,
+    bright_cortex,
+    bright_rims,
+    lesion_profiles,
+    vary_lesions,
+)
 
 DARKEST_TISSUE = 0.15
 """Of the 99th percentile; what is darker on both contrasts is air or bone."""
@@ -73,6 +84,8 @@ def find_tissue(images: NDArray[np.float32], lesions: NDArray[np.bool_]) -> Tiss
 def add_look_alikes(draw: Draw, tissue: Tissue, points: Tensor, images: Tensor, probability: float) -> Tensor:
     """Brighten a real study's FLAIR where there is no lesion: stretches of grey matter, rims of the fluid.
 
+    Rims are darkened on T1 as well.
+
     Args:
         draw: Source of randomness.
         tissue: Of the study.
@@ -81,17 +94,19 @@ def add_look_alikes(draw: Draw, tissue: Tissue, points: Tensor, images: Tensor, 
         probability: Of each of the two.
 
     Returns:
-        The images with a new FLAIR.
+        The images with both.
     """
-    white, brightest = tissue.flair
-    extra = torch.zeros_like(images[1])
+    (fluid, bright), (white, brightest) = tissue.t1w, tissue.flair
+    dark, extra = torch.zeros_like(images[0]), torch.zeros_like(images[1])
     if draw.chance(probability):
         height = brightest - white + draw.uniform(*LESION_CONTRAST)
         extra = extra + bright_cortex(draw, _share(tissue.grey, points), height)[0, 0]
     if draw.chance(probability):
         height = brightest - white + draw.uniform(*LESION_CONTRAST)
-        extra = extra + bright_rims(draw, _share(tissue.white, points), _share(tissue.fluid, points), height)[0, 0]
-    return torch.stack([images[0], images[1] + extra])
+        rims = bright_rims(draw, _share(tissue.white, points), _share(tissue.fluid, points), height)[0, 0]
+        extra = extra + rims
+        dark = rims / height * draw.uniform(*RIM_DARKNESS) * (bright - fluid)
+    return torch.stack([(images[0] - dark).clamp(min=0), images[1] + extra])
 
 
 def _share(mask: Tensor, points: Tensor) -> Tensor:
@@ -159,9 +174,9 @@ class Implant:
         softness = draw.uniform(0.2, 0.9)
         hard = new[None, None].float()
         soft = ((1 - softness) * hard + softness * F.avg_pool3d(hard, 3, 1, 1))[0, 0]
-        soft = soft * (1 + draw.field(new.shape, 10)[0, 0] * draw.uniform(0, 0.35))
+        darkness, brightness = (each[0, 0] for each in lesion_profiles(draw, soft[None, None], self.ranges))
         (fluid, bright), (white_flair, brightest) = tissue.t1w, tissue.flair
-        darker = bright - draw.uniform(min(fluid + 0.1, bright - 0.05), bright - 0.05)
-        brighter = brightest - white_flair + draw.uniform(*self.ranges.lesion_contrast)
+        darker = draw.uniform(*self.ranges.lesion_darkness) * (bright - fluid) * darkness
+        brighter = brightest - white_flair + draw.uniform(*self.ranges.lesion_contrast) * brightness
         t1w, flair = images[0] - soft * darker, images[1] + soft * brighter
         return torch.stack([t1w, flair]).clamp(min=0), torch.where(new, LESION, labels)

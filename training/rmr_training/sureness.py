@@ -1,29 +1,34 @@
-"""The levels below which lesions are dropped: of white matter around them, and of mean probability.
+"""What of the lesions is kept: the levels of white matter, of a voxel's probability and of a lesion's mean probability.
 
 What hardly touches white matter is scalp, orbit or cortex, seldom a lesion. How seldom, label maps of real anatomies
 with the lesions of their own patient tell: the highest level is taken at which hardly any of these is lost.
 
-The level of mean probability is chosen on synthetic heads of held-out lesion donors. A network finds small bright
-things that it is not sure of; most of them are no lesions. The level with the best lesion-wise F1 is taken, of equals
-the least: what is dropped are whole lesions, and Dice, which goes by volume, hardly feels them (the threshold of a
-voxel is chosen by Dice: `calibration`). F1 is averaged over the heads of a donor, then over donors. Whole heads are
-needed for it: the border of a patch cuts lesions, and the runtime blends tiles.
+The other two are chosen on synthetic heads of held-out lesion donors. A network finds things that it is not sure of,
+about as many in every head: where there is much lesion most of them are lesion too, where there is little most are
+none. So every donor is seen with all of its lesions and with few of them, both count alike, and the threshold of a
+voxel may differ between loads; the pair with the best Dice is taken. Then the mean probability from which on a
+connected lesion is kept, by lesion-wise F1: what is dropped are whole lesions, which Dice hardly feels. Of equals the
+least are taken. Figures are averaged over the heads of a donor at a load, then over these. Whole heads are needed: the
+border of a patch cuts lesions, and the runtime blends tiles.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from rmr_sdk.errors import ConfigError, StudyError
 from rmr_sdk.geometry import Grid, reorient
 from rmr_sdk.lesion_rule import LesionRule
-from rmr_sdk.postprocess import components
+from rmr_sdk.manifest import LesionThreshold
+from rmr_sdk.postprocess import bounding_box, components
 from rmr_sdk.preprocess import prepare
 from rmr_sdk.study import Study
 
@@ -39,30 +44,65 @@ from .validation import VALIDATION_SEED
 SHARES = tuple(step / 20 for step in range(11))
 """Shares of white matter that are tried."""
 
-LEVELS = (0.0, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
-"""Mean probabilities that are tried; the arg-max of the classes is seldom a lesion below 0.5."""
+THRESHOLDS = (0.0, *(step / 20 for step in range(10, 20)))
+"""Probabilities of a voxel that are tried; the arg-max of the classes is seldom a lesion below 0.5."""
+
+LEVELS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Mean probabilities of a lesion that are tried."""
+
+FOUND_ML = (5.0, 20.0)
+"""Up to the first volume found a load is small, from the second on it is large."""
+
+FEW_ML = 1.0
+"""Lesion that is left of a donor's for a small load: a quarter of the 30 donors have 0.3 to 2.4 ml."""
+
+LARGEST_OF_FEW_ML = 0.3
 
 SIDE = 192
 """Side of a synthetic head in voxels: a brain of ordinary size fits in."""
 
-HEADS = Ranges(rotation=0.1, whole_head=0.0, new_lesions=0.3, no_lesions=0.0)
-"""Heads upright as in a scanner, stripped, with the lesions of their donor."""
+HEADS = Ranges(rotation=0.1, whole_head=0.0, new_lesions=0.3, no_lesions=0.0, look_alikes=1.0)
+"""Heads upright as in a scanner, stripped, with the lesions of their donor and all that looks like one."""
 
 Labels = NDArray[np.uint8]
 Probability = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+_Choice = TypeVar("_Choice")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmented:
+    """A synthetic head as a network sees it, all arrays (D, H, W) of 1 mm.
+
+    Attributes:
+        labels: No lesion dropped.
+        probability: Of a lesion.
+        truth: Where lesions are.
+    """
+
+    labels: Labels
+    probability: Probability
+    truth: Mask
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """What was found.
+class Levels:
+    """What was found on synthetic heads.
 
     Attributes:
+        lesion_threshold: Probability from which on a voxel of a lesion is kept; None where all are.
+        head_dice_before: Mean lesion Dice with all voxels.
+        head_dice_after: The same with those that are kept.
         least_lesion_probability: Mean probability from which on a lesion is kept.
-        f1_before: Mean of the donors' lesion-wise F1 with all lesions.
+        f1_before: Mean lesion-wise F1 with all lesions that the threshold leaves.
         f1_after: The same with those that are kept.
         heads: Synthetic heads that were looked at.
     """
 
+    lesion_threshold: LesionThreshold | None
+    head_dice_before: float
+    head_dice_after: float
     least_lesion_probability: float
     f1_before: float
     f1_after: float
@@ -100,70 +140,114 @@ def choose_white_matter(maps: Sequence[LabelMap], lost: float = 0.02) -> WhiteMa
     best = (0.0, 0)
     for share in SHARES:
         rule = LesionRule(LESION, WHITE, least_white_matter=share)
-        dropped = sum(rule.apply(each.labels.copy(), np.ones(each.labels.shape, np.float32)) for each in maps)
+        dropped = sum(rule.apply(each.labels.copy(), np.ones(each.labels.shape, np.float32)).lesions for each in maps)
         if dropped <= lost * lesions:
             best = (share, dropped)
     return WhiteMatter(best[0], lesions, best[1])
 
 
-def choose_level(
+def choose_levels(
     network: RmrFusion,
     maps: Sequence[LabelMap],
     per_map: int = 3,
     side: int = SIDE,
     least_white_matter: float = 0.0,
-) -> Level:
-    """Find the level with the best lesion-wise F1 on synthetic heads; the network stays as it is.
+) -> Levels:
+    """Find threshold and level on synthetic heads; the network stays as it is.
 
     Args:
-        network: Calibrated: the level belongs to its threshold.
+        network: Calibrated: what is found belongs to its offset.
         maps: Label maps of held-out donors.
-        per_map: Heads made of each label map.
+        per_map: Heads made of each label map at each load.
         side: Side of a head in voxels.
-        least_white_matter: Share of white matter around a lesion without which it is dropped at every level.
+        least_white_matter: Share of white matter around a lesion without which it is dropped in any case.
 
     Raises:
         StudyError: There is no label map, or no lesion on any head.
     """
-    found: dict[str, list[list[float]]] = defaultdict(list)
+    groups: dict[str, list[Segmented]] = {}
+    for name, head in _draw_heads(maps, per_map, side):
+        if bool((head.labels == LESION).any()):
+            groups.setdefault(name, []).append(segment(network, head))
+    if not groups:
+        raise StudyError("there is no lesion on the synthetic heads.", "Hold out donors with lesions.")
+    rule = LesionRule(LESION, WHITE, least_white_matter=least_white_matter)
+    threshold, dice = _choose_threshold(groups, rule)
+    level, f1 = _best(
+        LEVELS, groups, lambda head: f1_of_levels(head, LesionRule(LESION, WHITE, 0.0, least_white_matter, threshold))
+    )
+    return Levels(threshold, *dice, level, *f1, sum(map(len, groups.values())))
+
+
+def _draw_heads(maps: Sequence[LabelMap], per_map: int, side: int) -> Iterator[tuple[str, Sample]]:
+    """Make heads of every map with all of its lesions and with few, and name donor and load of each."""
     for number in range(per_map):
         for index, each in enumerate(maps):
-            head = _make_head(each, keyed_generator(VALIDATION_SEED, number, index), side)
-            truth = head.labels.numpy() == LESION
-            if truth.any():
-                found[each.donor].append(f1_of_levels(*segment(network, head), truth, least_white_matter))
-    if not found:
-        raise StudyError("there is no lesion on the synthetic heads.", "Hold out donors with lesions.")
-    f1 = np.mean([np.mean(heads, axis=0) for heads in found.values()], axis=0)
-    best = int(f1.argmax())
-    return Level(LEVELS[best], float(f1[0]), float(f1[best]), sum(map(len, found.values())))
+            generator = keyed_generator(VALIDATION_SEED, number, index)
+            yield each.donor, make_head(each, generator, side)
+            yield f"{each.donor}, few", make_head(keep_few(each, generator), generator, side)
 
 
-def f1_of_levels(
-    labels: Labels, probability: Probability, truth: NDArray[np.bool_], least_white_matter: float = 0.0
-) -> list[float]:
-    """Return the lesion-wise F1 at each of `LEVELS`, of voxels of 1 mm.
+def keep_few(source: LabelMap, generator: torch.Generator) -> LabelMap:
+    """Return a label map with a small load: lesions taken at random, none of them large, until there is `FEW_ML`."""
+    found, count = ndimage.label(source.labels == LESION, np.ones((3, 3, 3)))
+    sizes_ml = np.bincount(found.ravel(), minlength=count + 1) / 1000
+    order = 1 + torch.randperm(count, generator=generator).numpy()
+    order = order[sizes_ml[order] <= LARGEST_OF_FEW_ML]
+    kept = order[np.cumsum(sizes_ml[order]) - sizes_ml[order] < FEW_ML]
+    labels = np.where((found > 0) & ~np.isin(found, kept), WHITE, source.labels).astype(np.uint8)
+    return LabelMap(source.name, source.donor, source.weight, labels, np.argwhere(labels == LESION))
 
-    Args:
-        labels: (D, H, W) C-contiguous, all lesions; left as they are.
-        probability: Of a lesion, likewise.
-        truth: Where lesions are; at least one voxel.
-        least_white_matter: Of the rule at every level.
-    """
+
+def _best(
+    choices: Sequence[_Choice], groups: dict[str, list[Segmented]], figures: Callable[[Segmented], Sequence[float]]
+) -> tuple[_Choice, tuple[float, float]]:
+    """Return the choice with the best mean of figures, and this mean with the first choice and with the best."""
+    means = np.mean([np.mean([figures(head) for head in heads], axis=0) for heads in groups.values()], axis=0)
+    best = int(means.argmax())
+    return choices[best], (float(means[0]), float(means[best]))
+
+
+def _choose_threshold(
+    groups: dict[str, list[Segmented]], rule: LesionRule
+) -> tuple[LesionThreshold | None, tuple[float, float]]:
+    pairs = [pair for pair in product(THRESHOLDS, repeat=2) if pair[0] >= pair[1]]
+    small_ml, large_ml = FOUND_ML
+    choices = [LesionThreshold(small_ml=small_ml, small=a, large_ml=large_ml, large=b) for a, b in pairs]
+    best, dice = _best(choices, groups, lambda head: dice_of_thresholds(head, rule, choices))
+    return (best if best.small > 0 else None), dice
+
+
+def dice_of_thresholds(head: Segmented, rule: LesionRule, thresholds: Sequence[LesionThreshold]) -> list[float]:
+    """Return the lesion Dice of a head at each threshold, lesions that do not keep a rule left out."""
+    found_ml = np.count_nonzero(head.labels == LESION) / 1000
+    kept = head.labels.copy()
+    rule.apply(kept, head.probability)
+    lesion = kept == LESION
+    right = np.sort(head.probability[lesion & head.truth])
+    wrong = np.sort(head.probability[lesion & ~head.truth])
+    total = int(head.truth.sum())
+    dice = []
+    for each in thresholds:
+        least = each.at(found_ml)
+        hits, misses = (len(values) - int(np.searchsorted(values, least)) for values in (right, wrong))
+        dice.append(2 * hits / (hits + misses + total))
+    return dice
+
+
+def f1_of_levels(head: Segmented, rule: LesionRule) -> list[float]:
+    """Return the lesion-wise F1 of a head at each of `LEVELS`, everything else as a rule says; nothing is changed."""
     found = []
     for level in LEVELS:
-        kept = labels.copy()
-        LesionRule(LESION, WHITE, level, least_white_matter).apply(kept, probability)
-        found.append(count_lesions(kept == LESION, truth, (1.0, 1.0, 1.0)).lesion_f1)
+        kept = head.labels.copy()
+        each = LesionRule(rule.lesion, rule.white_matter, level, rule.least_white_matter, rule.threshold)
+        each.apply(kept, head.probability)
+        found.append(count_lesions(kept == LESION, head.truth, (1.0, 1.0, 1.0)).lesion_f1)
     return found
 
 
-def segment(network: RmrFusion, head: Sample) -> tuple[Labels, Probability]:
-    """Run a network over a head, tile by tile as the runtime does.
-
-    Returns:
-        Labels and lesion probability (D, H, W), no lesion dropped.
-    """
+def segment(network: RmrFusion, head: Sample) -> Segmented:
+    """Run a network over a head, tile by tile as the runtime does; what is returned is cut to what is no background."""
     manifest = network_manifest(network.preset, NORMALISATION)
     images = {name: image[0].numpy() for name, image in zip(manifest.contrasts, (head.t1w, head.flair), strict=True)}
     depth, height, width = head.labels.shape
@@ -172,10 +256,14 @@ def segment(network: RmrFusion, head: Sample) -> tuple[Labels, Probability]:
     outputs = infer_network(network, prepared, manifest)
     if outputs.labels is None or outputs.probability is None:
         raise ConfigError("the network has no segmentation head.", "Calibrate a checkpoint of the joint stage.")
-    return outputs.labels, outputs.probability
+    truth = head.labels.numpy() == LESION
+    sides = bounding_box((outputs.labels > 0) | truth) or ()
+    box = tuple(slice(max(0, each.start - 1), each.stop + 1) for each in sides)  # what lies beyond is background
+    return Segmented(*(np.ascontiguousarray(array[box]) for array in (outputs.labels, outputs.probability, truth)))
 
 
-def _make_head(source: LabelMap, generator: torch.Generator, side: int) -> Sample:
+def make_head(source: LabelMap, generator: torch.Generator, side: int = SIDE, ranges: Ranges = HEADS) -> Sample:
+    """Make a whole head of a label map, in the middle of a cube of that many voxels."""
     brain = np.argwhere(source.labels)
     centre = torch.from_numpy((brain.min(0) + brain.max(0)) / 2).float()
-    return synthesise(source.labels, source.lesions, side, generator, HEADS, centre)
+    return synthesise(source.labels, source.lesions, side, generator, ranges, centre)

@@ -28,8 +28,17 @@ from .surroundings import head_shell, remnants
 
 BACKGROUND, CSF, GREY, WHITE, LESION = range(5)
 
-LESION_CONTRAST = (0.04, 0.40)
-"""Least and most brightness of lesions on FLAIR above the brighter of grey and white matter."""
+LESION_CONTRAST = (0.12, 0.40)
+"""Least and most brightness of the core of a lesion on FLAIR above the brighter of grey and white matter."""
+
+PATCH = 64
+"""Side in voxels that numbers of knots are said for; a larger sample has more of them, and varies as patches do."""
+
+RIM_DARKNESS = (0.0, 0.5)
+"""Darkness of a rim of the fluid on T1, where it is as bright as a lesion on FLAIR; white matter is 0, fluid 1."""
+
+CORE = 5
+"""Side in voxels of the neighbourhood whose share of lesion says how far within a lesion a voxel is."""
 
 BRAIN_SCALE = (0.82, 1.15)
 WHOLE_HEAD_SCALE = (0.28, 1.1)
@@ -53,9 +62,15 @@ class Ranges:
         scale: Deviation of the scale and shear terms.
         elastic: Deviation of the elastic displacement, in voxels.
         misalignment: Largest shift of FLAIR against T1 per axis, in voxels.
-        lesion_contrast: Least and most brightness of lesions on FLAIR above the brighter of grey and white matter.
+        lesion_contrast: Least and most brightness of a lesion's core on FLAIR above the brighter of grey and white
+            matter.
+        lesion_darkness: Least and most darkness of a lesion's core on T1, where white matter is 0 and fluid is 1.
+        rim_contrast: Least and most share of that brightness which is left where little lesion is around: in small
+            lesions, and at the rim of large ones.
+        rim_darkness: The same of that darkness.
         low_contrast: Probability that contrast is lost, on patches of real studies too.
         implants: Probability that a patch of a real study gets lesions of a label map.
+        healed: Probability that a patch of a labelled real study has white matter in place of its lesions.
     """
 
     lesion_centred: float = 0.6
@@ -71,8 +86,12 @@ class Ranges:
     elastic: float = 2.5
     misalignment: float = 0.8
     lesion_contrast: tuple[float, float] = LESION_CONTRAST
+    lesion_darkness: tuple[float, float] = (0.15, 1.0)
+    rim_contrast: tuple[float, float] = (0.5, 1.0)
+    rim_darkness: tuple[float, float] = (0.1, 0.5)
     low_contrast: float = 0.1
     implants: float = 0.6
+    healed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +179,7 @@ def vary_lesions(draw: Draw, labels: Tensor, ranges: Ranges) -> Tensor:
             labels[grown & (labels == WHITE)] = LESION
         else:
             core = -F.max_pool3d(-lesion, 3, 1, 1)[0, 0] > 0
-            rim = (lesion[0, 0] > 0) & ~core & (draw.field(labels.shape, 12)[0, 0] > 0)
+            rim = (lesion[0, 0] > 0) & ~core & (_varied(draw, labels.shape, 12)[0, 0] > 0)
             labels[rim] = WHITE
     if draw.chance(ranges.new_lesions):
         _add_lesions(draw, labels)
@@ -190,11 +209,11 @@ def _soften(draw: Draw, target: Tensor) -> Tensor:
 
 
 def _tissue_means(draw: Draw, ranges: Ranges) -> tuple[list[float], list[float]]:
-    """Mean intensities of background, CSF, grey and white matter and lesion on T1 and FLAIR."""
+    """Mean intensities of background, CSF, grey and white matter and the core of a lesion on T1 and FLAIR."""
     white = draw.uniform(0.75, 1.0)
     grey = white - draw.uniform(0.12, 0.35)
     csf = draw.uniform(0.08, min(0.4, grey - 0.1))
-    t1 = [0.0, csf, grey, white, draw.uniform(csf + 0.1, white - 0.05)]
+    t1 = [0.0, csf, grey, white, white - draw.uniform(*ranges.lesion_darkness) * (white - csf)]
     white = draw.uniform(0.4, 0.7)
     grey = white + draw.uniform(-0.02, 0.22)
     lesion = max(white, grey) + draw.uniform(*ranges.lesion_contrast)
@@ -203,43 +222,93 @@ def _tissue_means(draw: Draw, ranges: Ranges) -> tuple[list[float], list[float]]
 
 def _paint_brain(draw: Draw, soft: Tensor, ranges: Ranges) -> tuple[Tensor, Tensor]:
     t1_means, flair_means = _tissue_means(draw, ranges)
-    lesion_field = draw.field(soft.shape[2:], 10) * draw.uniform(0, 0.35)
-    t1w, flair = (_paint(draw, soft, means, lesion_field) for means in (t1_means, flair_means))
-    return t1w, flair + _look_alikes(draw, soft, flair_means, ranges.look_alikes)
+    darkness, brightness = lesion_profiles(draw, soft[:, LESION:], ranges)
+    t1w = _paint(draw, soft, t1_means, t1_means[WHITE], darkness)
+    flair = _paint(draw, soft, flair_means, max(flair_means[GREY], flair_means[WHITE]), brightness)
+    dark, bright = look_alikes(draw, soft, t1_means, flair_means, ranges.look_alikes)
+    return t1w - dark, flair + bright
 
 
-def _paint(draw: Draw, soft: Tensor, means: Sequence[float], lesion_field: Tensor) -> Tensor:
-    """Mix tissue means by soft labels (1, 5, D, H, W), with texture and lesions that fade towards white matter."""
+def _varied(draw: Draw, shape: Sequence[int], knots: int) -> Tensor:
+    """Draw a smooth field with that many knots along each `PATCH` voxels."""
+    return draw.field(shape, max(knots, round(knots * max(shape) / PATCH)))
+
+
+def lesion_profiles(draw: Draw, lesion: Tensor, ranges: Ranges) -> tuple[Tensor, Tensor]:
+    """Draw what share of its core's contrast a lesion has at each voxel, on T1 and on FLAIR, (1, 1, D, H, W) both.
+
+    A lesion is darkest on T1 and brightest on FLAIR where there is nothing but lesion around; small ones and rims are
+    hardly dark, though bright. No two lesions are alike.
+
+    Args:
+        draw: Source of randomness.
+        lesion: Share of lesion (1, 1, D, H, W).
+        ranges: How far profiles vary.
+    """
+    core = F.avg_pool3d(lesion, CORE, 1, CORE // 2, count_include_pad=False)
+    uneven = _varied(draw, lesion.shape[2:], 10)
+
+    def profile(rims: tuple[float, float]) -> Tensor:
+        rim = draw.uniform(*rims)
+        return (rim + (1 - rim) * core) * (1 + uneven * draw.uniform(0, 0.35)).clamp(min=0)
+
+    return profile(ranges.rim_darkness), profile(ranges.rim_contrast)
+
+
+def _paint(draw: Draw, soft: Tensor, means: Sequence[float], beside: float, profile: Tensor) -> Tensor:
+    """Mix tissue means by soft labels (1, 5, D, H, W), with texture.
+
+    Args:
+        draw: Source of randomness.
+        soft: Share of each tissue.
+        means: Mean intensity of each tissue, and of the core of a lesion.
+        beside: Intensity that the contrast of a lesion is counted from.
+        profile: Share of that contrast at each voxel.
+    """
     shape, side = soft.shape[2:], soft.shape[2]
-    mean = torch.tensor(means).view(1, 5, 1, 1, 1)
-    image = (soft * mean).sum(1, keepdim=True)
-    image = image + soft[:, LESION:] * lesion_field * (means[LESION] - means[WHITE])
+    mean = torch.tensor(means[:LESION]).view(1, LESION, 1, 1, 1)
+    image = (soft[:, :LESION] * mean).sum(1, keepdim=True)
+    image = image + soft[:, LESION:] * (beside + profile * (means[LESION] - beside))
     texture = draw.field(shape, side // 2) * draw.uniform(0.0, 0.05)
     texture = texture + draw.field(shape, side // 6) * draw.uniform(0.0, 0.05)
-    grey_only = draw.field(shape, 6) * draw.uniform(0.0, 0.08) * soft[:, GREY : GREY + 1]
+    grey_only = _varied(draw, shape, 6) * draw.uniform(0.0, 0.08) * soft[:, GREY : GREY + 1]
     return image + texture * (1 - soft[:, :1]) + grey_only
 
 
-def _look_alikes(draw: Draw, soft: Tensor, means: Sequence[float], probability: float) -> Tensor:
-    """Draw what is brighter than its tissue on FLAIR without being a lesion, as an image (1, 1, D, H, W) to add.
+def look_alikes(
+    draw: Draw, soft: Tensor, t1_means: Sequence[float], flair_means: Sequence[float], probability: float
+) -> tuple[Tensor, Tensor]:
+    """Draw what is brighter than its tissue on FLAIR without being a lesion.
 
     Bright rims along the fluid, bright stretches of cortex and deep grey, faint wide unevenness of white matter, and
     plexus or flow in the fluid.
+
+    Args:
+        draw: Source of randomness.
+        soft: Share of each tissue (1, 5, D, H, W).
+        t1_means: Mean intensity of each tissue on T1.
+        flair_means: The same on FLAIR.
+        probability: Of each of the four.
+
+    Returns:
+        Images (1, 1, D, H, W): what to take from T1, and what to add to FLAIR.
     """
     shape, side = soft.shape[2:], soft.shape[2]
-    extra = torch.zeros_like(soft[:, :1])
-    height = means[LESION] - means[WHITE]
+    dark, extra = torch.zeros_like(soft[:, :1]), torch.zeros_like(soft[:, :1])
+    height = flair_means[LESION] - flair_means[WHITE]
     white, grey, csf = (soft[:, i : i + 1] for i in (WHITE, GREY, CSF))
     if draw.chance(probability):
-        extra += bright_rims(draw, white, csf, height)
+        rims = bright_rims(draw, white, csf, height)
+        extra += rims
+        dark += rims / height * draw.uniform(*RIM_DARKNESS) * (t1_means[WHITE] - t1_means[CSF])
     if draw.chance(probability):
         extra += bright_cortex(draw, grey, height)
     if draw.chance(probability):
-        extra += white * draw.field(shape, 4).clamp(min=0) * draw.uniform(0.05, 0.35) * height
+        extra += white * _varied(draw, shape, 4).clamp(min=0) * draw.uniform(0.05, 0.35) * height
     if draw.chance(probability):
         blobs = (draw.field(shape, side // 5) > 1.0).float()
-        extra += csf * blobs * draw.uniform(0.2, 1.0) * (means[LESION] - means[CSF])
-    return extra
+        extra += csf * blobs * draw.uniform(0.2, 1.0) * (flair_means[LESION] - flair_means[CSF])
+    return dark, extra
 
 
 def bright_rims(draw: Draw, white: Tensor, fluid: Tensor, height: float) -> Tensor:
@@ -257,7 +326,7 @@ def bright_rims(draw: Draw, white: Tensor, fluid: Tensor, height: float) -> Tens
     near, fading = fluid, draw.uniform(0.7, 1.0)
     for _ in range(draw.integer(1, 4)):
         near = torch.maximum(near, fading * F.max_pool3d(near, 3, 1, 1))
-    stretches = draw.field(fluid.shape[2:], draw.integer(3, 8)).clamp(0, 1.5)
+    stretches = _varied(draw, fluid.shape[2:], draw.integer(3, 8)).clamp(0, 1.5)
     return white * near * stretches * draw.uniform(0.1, 1.0) * height
 
 
@@ -274,7 +343,7 @@ def bright_cortex(draw: Draw, grey: Tensor, height: float) -> Tensor:
     """
     if draw.chance(0.5):
         grey = torch.maximum(grey, 0.7 * F.max_pool3d(grey, 3, 1, 1))
-    stretches = draw.field(grey.shape[2:], draw.integer(3, 8)).clamp(0, 1.5)
+    stretches = _varied(draw, grey.shape[2:], draw.integer(3, 8)).clamp(0, 1.5)
     return grey * stretches * draw.uniform(0.1, 1.0) * height
 
 

@@ -136,7 +136,7 @@ class NetworkSubject:
         outputs = infer_network(self.network, prepared, self.manifest, self.overlap)
         assert outputs.fused is not None, "every blender makes a fused image"
         if outputs.labels is not None and outputs.probability is not None:
-            LesionRule.of(self.manifest).apply(outputs.labels, outputs.probability)
+            LesionRule.of(self.manifest).apply(outputs.labels, outputs.probability, prepared.grid.voxel_ml)
         labels = None if outputs.labels is None else restore_labels(prepared, outputs.labels).data
         return Outcome(restore_image(prepared, outputs.fused), labels, time.perf_counter() - started)
 
