@@ -49,7 +49,8 @@ def confidence_table() -> str:
 
 def _kept(row: dict[str, Any]) -> str:
     if row["kind"] == "released":
-        return f"as released: voxels from {row['level']:.2f}, lesions from {row['least_lesion']:.2f}"
+        voxels = f"voxels from {row['level']:.2f}" if row["level"] else "all voxels at its load"
+        return f"as released: {voxels}, lesions from {row['least_lesion']:.2f}"
     names = {"all": "all", "voxel": "voxels from {:g}", "lesion": "lesions of a mean probability from {:g}"}
     return names[row["kind"]].format(row["level"])
 
