@@ -10,7 +10,6 @@ The JSON Schema in `docs/manifest.schema.json` is generated from these structs; 
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from rmr_sdk.errors import ManifestError
+from rmr_sdk.json_schema import schema_of
 
 SCHEMA_VERSION: Literal[1] = 1
 MANIFEST_NAME = "manifest.json"
@@ -308,10 +308,8 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 def json_schema() -> str:
     """Give the JSON Schema (2020-12) of a manifest as pretty JSON."""
-    schema = msgspec.json.schema(Manifest)
+    schema = schema_of(Manifest)
     schema["$defs"]["Manifest"]["required"].insert(0, "schema_version")
-    for definition in schema["$defs"].values():
-        definition["description"] = inspect.cleandoc(definition["description"])
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2)
 
 

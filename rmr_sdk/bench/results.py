@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from rmr_sdk.errors import FormatError
+from rmr_sdk.json_schema import schema_text
 
 SCHEMA_VERSION: Literal[1] = 1
 KIND: Literal["rmr-bench"] = "rmr-bench"
@@ -310,4 +311,4 @@ def read_result(path: str | os.PathLike[str]) -> BenchResult:
 
 def json_schema() -> str:
     """Return the JSON Schema of a result."""
-    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(BenchResult)), indent=2).decode()
+    return schema_text(BenchResult)

@@ -18,6 +18,7 @@ import msgspec
 
 from rmr_sdk.errors import FormatError
 from rmr_sdk.io.files import atomic_file
+from rmr_sdk.json_schema import schema_text
 from rmr_sdk.location import LOCATIONS
 from rmr_sdk.manifest import INTENDED_USE
 from rmr_sdk.result import LEAST_DIAMETER_MM, Result
@@ -151,7 +152,7 @@ def decode_summary(data: bytes) -> Summary:
 
 def json_schema() -> str:
     """Return the JSON Schema of `summary.json`."""
-    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Summary)), indent=2).decode()
+    return schema_text(Summary)
 
 
 def read_record(out: Path, study: str) -> Record | None:

@@ -20,6 +20,7 @@ from rmr_sdk.errors import FormatError
 from rmr_sdk.io import page
 from rmr_sdk.io.planes import build_view
 from rmr_sdk.io.preview import class_colours, draw_panels, draw_projections, frame_panels
+from rmr_sdk.json_schema import schema_text
 from rmr_sdk.location import LOCATIONS, RULE
 from rmr_sdk.manifest import INTENDED_USE
 from rmr_sdk.result import LEAST_DIAMETER_MM, REPORT_FILES, Lesion, Provenance, QualityCheck, Result
@@ -217,4 +218,4 @@ def decode_report(data: bytes) -> Report:
 
 def json_schema() -> str:
     """Return the JSON Schema of `report.json`."""
-    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Report)), indent=2).decode()
+    return schema_text(Report)
