@@ -1,4 +1,4 @@
-"""JSON Schemas of what the SDK reads and writes, the same from every version of msgspec."""
+"""JSON Schemas of what the SDK reads and writes, as docs/ has them."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_a_run_leaves_the_process_as_it_was(bundle: Path, tmp_path: Path) -> Non
 
 
 def test_other_threads_go_on_during_a_run(bundle: Path, tmp_path: Path) -> None:
-    study, turns, done = make_study(make_grid(shape=(90, 80, 70))), 0, threading.Event()
+    study, turns, done = make_study(make_grid(shape=(180, 160, 140))), 0, threading.Event()
 
     def count() -> None:
         nonlocal turns
