@@ -69,6 +69,16 @@ def test_count_labels() -> None:
     assert count_labels(labels, 5) == [2, 1, 0, 0, 3]
 
 
+def votes_around(labels: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Count how often the voxels of a component of 7 touch each other label."""
+    votes = np.zeros(256, int)
+    for voxel in np.argwhere(own):
+        around = tuple(slice(max(0, at - 1), at + 2) for at in voxel)
+        votes += np.bincount(labels[around].ravel(), minlength=256)
+    votes[7] = 0
+    return votes
+
+
 @pytest.mark.parametrize("shape", [(13, 17, 19), (1, 9, 40), (12, 1, 1)])
 @pytest.mark.parametrize("density", [0.02, 0.1])
 @pytest.mark.parametrize("share", [0.0, 0.25])
@@ -82,11 +92,7 @@ def test_dropping_equals_scipy(
     expected, dropped = labels.copy(), 0
     for number in range(1, count + 1):
         own = ids == number
-        votes = np.zeros(256, int)
-        for voxel in np.argwhere(own):
-            row = [slice(max(0, at - 1), at + 2) for at in voxel]
-            votes += np.bincount(labels[tuple(row)].ravel(), minlength=256)
-        votes[7] = 0
+        votes = votes_around(labels, own)
         if probability[own].mean(dtype=np.float64) >= 0.5 and votes[3] >= share * votes.sum():
             continue
         expected[own] = votes.argmax()
@@ -145,10 +151,7 @@ def test_trimming_equals_scipy(rng: np.random.Generator, least: float) -> None:
     expected, gone = labels.copy(), 0
     for number in range(1, count + 1):
         own = ids == number
-        votes = np.zeros(256, int)
-        for voxel in np.argwhere(own):
-            votes += np.bincount(labels[tuple(slice(max(0, at - 1), at + 2) for at in voxel)].ravel(), minlength=256)
-        votes[7] = 0
+        votes = votes_around(labels, own)
         weak = own & (probability < np.float64(least))
         expected[weak] = votes.argmax()
         gone += bool((weak == own).all())

@@ -59,7 +59,7 @@ def by_load(small: float, large: float) -> LesionThreshold:
     return LesionThreshold(small_ml=5, small=small, large_ml=20, large=large)
 
 
-def test_dice_of_thresholds_of_a_hand_made_head(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dice_of_thresholds_of_a_hand_made_head() -> None:
     head = table(true_at=0.82, false_at=0.62)
     before = head.labels.copy()
     thresholds = [by_load(0.0, 0.0), by_load(0.7, 0.0), by_load(0.9, 0.0)]

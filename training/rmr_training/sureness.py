@@ -15,7 +15,7 @@ border of a patch cuts lesions, and the runtime blends tiles.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypeVar
 
@@ -173,9 +173,8 @@ def choose_levels(
         raise StudyError("there is no lesion on the synthetic heads.", "Hold out donors with lesions.")
     rule = LesionRule(LESION, WHITE, least_white_matter=least_white_matter)
     threshold, dice = _choose_threshold(groups, rule)
-    level, f1 = _best(
-        LEVELS, groups, lambda head: f1_of_levels(head, LesionRule(LESION, WHITE, 0.0, least_white_matter, threshold))
-    )
+    trimmed = replace(rule, threshold=threshold)
+    level, f1 = _best(LEVELS, groups, lambda head: f1_of_levels(head, trimmed))
     return Levels(threshold, *dice, level, *f1, sum(map(len, groups.values())))
 
 
@@ -240,8 +239,7 @@ def f1_of_levels(head: Segmented, rule: LesionRule) -> list[float]:
     found = []
     for level in LEVELS:
         kept = head.labels.copy()
-        each = LesionRule(rule.lesion, rule.white_matter, level, rule.least_white_matter, rule.threshold)
-        each.apply(kept, head.probability)
+        replace(rule, least_probability=level).apply(kept, head.probability)
         found.append(count_lesions(kept == LESION, head.truth, (1.0, 1.0, 1.0)).lesion_f1)
     return found
 
