@@ -112,12 +112,13 @@ def pareto_table() -> str:
         for row in found["sizes"]
     ]
     recipe, machine = found["recipe"], found["machine"]
+    patches = f"{recipe['batch']} such patches of {recipe['side']}^3"
     note = (
-        f"Dice over {recipe['validation_patches']} synthetic patches of held-out lesion donors, after "
-        f"{recipe['steps']} steps of {recipe['batch']} patches of {recipe['side']}^3 for every size, one seed: all of "
-        f"them are far from done. Seconds of {found['study']}, arrays in, arrays out, {found['inference_threads']} "
-        f"threads, median of {found['repeats']} interleaved runs; training on {found['training_threads']} thread, a "
-        f"sample takes {found['sample_cpu_s']:.2f} s of CPU time to make. {machine['cpu']}, {machine['cores']} cores, "
+        f"Dice over {recipe['validation_patches']} synthetic patches of held-out lesion donors, most of them near a "
+        f"lesion, after {recipe['steps']} steps of {patches} for every size, one seed: all of them are far from done. "
+        f"Seconds of {found['study']}, arrays in, arrays out, {found['inference_threads']} threads, median of "
+        f"{found['repeats']} interleaved runs; training on {found['training_threads']} thread, a sample takes "
+        f"{found['sample_cpu_s']:.2f} s of CPU time to make. {machine['cpu']}, {machine['cores']} cores, "
         f"{found['date']}."
     )
     return table(header, rows) + "\n\n" + note

@@ -16,7 +16,9 @@ from rmr_training.cli import main
 from rmr_training.data import LabelMap, Patches
 from rmr_training.losses import UNKNOWN
 from rmr_training.real import RealRanges, cut_patch, find_study_folders, load_real_study
-from rmr_training.synthesis import LESION
+from rmr_training.sampling import Draw
+from rmr_training.scanner import scan
+from rmr_training.synthesis import LESION, Ranges
 from tests.training.test_synthesis import phantom
 
 SHAPE = (40, 44, 36)
@@ -89,6 +91,26 @@ def test_stream_mixes_real_and_synthetic_patches(tmp_path: Path) -> None:
     names = [Patches(maps, 16, 0, real=[study], real_share=0.5).draw(i)[1] for i in range(24)]
     assert 6 <= names.count("one") <= 18
     assert names.count("one") + names.count("phantom") == 24
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (1.0, 12)])
+def test_thick_slices_of_real_patches_are_as_frequent_as_ranges_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, expected: int
+) -> None:
+    study = load_real_study(write_study(tmp_path / "one"), labelled=True)
+    thick = []
+
+    def spy(draw: Draw, image: torch.Tensor, axis: int | None, *args: float, **named: float) -> torch.Tensor:
+        thick.append(axis is not None)
+        return scan(draw, image, axis, *args, **named)
+
+    monkeypatch.setattr("rmr_training.real.scan", spy)
+    maps = [LabelMap("phantom", "1", 1.0, phantom(), np.argwhere(phantom() == LESION))]
+    stream = Patches(maps, 16, 0, real=[study], real_share=1.0, ranges=Ranges(real_thick_slices=share))
+    for index in range(6):
+        stream.draw(index)
+    assert sum(thick) == expected
+    assert len(thick) == 12
 
 
 def test_studies_are_found_in_folders_and_in_bids_trees(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,7 @@ from rmr_training.synthesis import (
     lesion_profiles,
     look_alikes,
     synthesise,
+    vary_lesions,
 )
 
 
@@ -95,6 +98,27 @@ def test_new_lesions_lie_in_white_matter() -> None:
         for s in range(8)
     ]
     assert sum(int(c > 0) for c in counts) >= 4
+
+
+def test_of_few_lesions_none_is_large_and_none_is_new() -> None:
+    labels = torch.full((48, 48, 48), WHITE, dtype=torch.uint8)
+    labels[4:20, 4:20, 4:20] = LESION  # 4096 voxels
+    for corner in range(6):
+        labels[30:33, 30:33, 6 * corner : 6 * corner + 3] = LESION
+    few = Ranges(no_lesions=0.0, new_lesions=0.0, few_lesions=1.0)
+    counts = []
+    for seed in range(40):
+        before = labels.clone()
+        made = vary_lesions(Draw(torch.Generator().manual_seed(seed)), labels, few)
+        assert torch.equal(labels, before)
+        assert not (made[4:20, 4:20, 4:20] == LESION).any()
+        assert set(made.unique().tolist()) <= {WHITE, LESION}
+        grown = torch.nn.functional.max_pool3d((labels == LESION).float()[None], 3, 1, 1)[0] > 0
+        assert not ((made == LESION) & ~grown).any()
+        counts.append(sum(bool((made[29:34, 29:34, 6 * c : 6 * c + 3] == LESION).any()) for c in range(6)))
+    assert len(set(counts)) >= 4
+    kept = vary_lesions(Draw(torch.Generator().manual_seed(0)), labels, replace(few, few_lesions=0.0))
+    assert (kept[4:20, 4:20, 4:20] == LESION).any()
 
 
 def test_split_keeps_donors_apart(label_map: LabelMap) -> None:

@@ -155,7 +155,9 @@ class Patches(IterableDataset[tuple[Tensor, Tensor, Tensor, str]]):
         if study.tissue is not None and float(torch.rand((), generator=generator)) < ranges.implants:
             chosen = self._choose(generator)
             implant = Implant(chosen.labels, chosen.lesions, chosen.box, ranges)
-        varied = RealRanges(low_contrast=ranges.low_contrast, look_alikes=ranges.look_alikes)
+        varied = RealRanges(
+            thick_slices=ranges.real_thick_slices, low_contrast=ranges.low_contrast, look_alikes=ranges.look_alikes
+        )
         return cut_patch(study, self.side, generator, varied, implant)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor, str]]:

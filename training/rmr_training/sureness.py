@@ -38,7 +38,7 @@ from .evaluate.segmentation import count_lesions
 from .evaluate.subjects import infer_network, network_manifest
 from .models import RmrFusion
 from .sampling import keyed_generator
-from .synthesis import LESION, WHITE, Ranges, Sample, synthesise
+from .synthesis import LARGEST_OF_FEW, LESION, WHITE, Ranges, Sample, synthesise
 from .validation import VALIDATION_SEED
 
 SHARES = tuple(step / 20 for step in range(11))
@@ -55,8 +55,6 @@ FOUND_ML = (5.0, 20.0)
 
 FEW_ML = 1.0
 """Lesion that is left of a donor's for a small load: a quarter of the 30 donors have 0.3 to 2.4 ml."""
-
-LARGEST_OF_FEW_ML = 0.3
 
 SIDE = 192
 """Side of a synthetic head in voxels: a brain of ordinary size fits in."""
@@ -190,10 +188,10 @@ def _draw_heads(maps: Sequence[LabelMap], per_map: int, side: int) -> Iterator[t
 def keep_few(source: LabelMap, generator: torch.Generator) -> LabelMap:
     """Return a label map with a small load: lesions taken at random, none of them large, until there is `FEW_ML`."""
     found, count = ndimage.label(source.labels == LESION, np.ones((3, 3, 3)))
-    sizes_ml = np.bincount(found.ravel(), minlength=count + 1) / 1000
+    sizes = np.bincount(found.ravel(), minlength=count + 1)
     order = 1 + torch.randperm(count, generator=generator).numpy()
-    order = order[sizes_ml[order] <= LARGEST_OF_FEW_ML]
-    kept = order[np.cumsum(sizes_ml[order]) - sizes_ml[order] < FEW_ML]
+    order = order[sizes[order] <= LARGEST_OF_FEW]
+    kept = order[np.cumsum(sizes[order]) - sizes[order] < FEW_ML * 1000]
     labels = np.where((found > 0) & ~np.isin(found, kept), WHITE, source.labels).astype(np.uint8)
     return LabelMap(source.name, source.donor, source.weight, labels, np.argwhere(labels == LESION))
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Generator, Tensor
 
 from .sampling import Draw, sample_nearest, sampling_points
@@ -37,6 +38,9 @@ PATCH = 64
 RIM_DARKNESS = (0.0, 0.5)
 """Darkness of a rim of the fluid on T1, where it is as bright as a lesion on FLAIR; white matter is 0, fluid 1."""
 
+LARGEST_OF_FEW = 300
+"""Voxels of the largest lesion that is kept where there are to be few."""
+
 CORE = 5
 """Side in voxels of the neighbourhood whose share of lesion says how far within a lesion a voxel is."""
 
@@ -53,9 +57,11 @@ class Ranges:
         lesion_centred: Probability that a patch is centred near a lesion.
         new_lesions: Probability that small lesions are added to white matter.
         no_lesions: Probability that all lesions are turned into white matter.
+        few_lesions: Probability that all but some small lesions are, where not all are.
         look_alikes: Probability of each thing that looks like a lesion on FLAIR and is none.
         whole_head: Probability that skull, scalp, face or neck surround the brain.
         thick_slices: Probability that one axis has thick slices.
+        real_thick_slices: The same of patches of real studies, whose slices may be thick already.
         bias: Largest deviation of the logarithm of the bias field.
         noise: Largest deviation of the noise; white matter of T1 is about 0.9.
         rotation: Largest rotation per axis, in radians.
@@ -76,9 +82,11 @@ class Ranges:
     lesion_centred: float = 0.6
     new_lesions: float = 0.4
     no_lesions: float = 0.1
+    few_lesions: float = 0.0
     look_alikes: float = 0.4
     whole_head: float = 0.35
     thick_slices: float = 0.5
+    real_thick_slices: float = 0.2
     bias: float = 0.35
     noise: float = 0.05
     rotation: float = 0.3
@@ -172,6 +180,8 @@ def vary_lesions(draw: Draw, labels: Tensor, ranges: Ranges) -> Tensor:
     if draw.chance(ranges.no_lesions):
         labels[labels == LESION] = WHITE
         return labels
+    if ranges.few_lesions and draw.chance(ranges.few_lesions):
+        _keep_some_small(draw, labels)
     if draw.chance(0.3):
         lesion = (labels == LESION).float()[None, None]
         if draw.chance(0.5):
@@ -184,6 +194,17 @@ def vary_lesions(draw: Draw, labels: Tensor, ranges: Ranges) -> Tensor:
     if draw.chance(ranges.new_lesions):
         _add_lesions(draw, labels)
     return labels
+
+
+def _keep_some_small(draw: Draw, labels: Tensor) -> None:
+    """Turn large lesions, and some of the small ones, into white matter, in place."""
+    found, count = ndimage.label(labels.numpy() == LESION, np.ones((3, 3, 3)))
+    if not count:
+        return
+    sizes = np.bincount(found.ravel())
+    drawn = torch.rand(count + 1, generator=draw.generator).numpy() < draw.uniform(0.2, 1.0)
+    kept = drawn & (sizes <= LARGEST_OF_FEW)
+    labels[torch.from_numpy((found > 0) & ~kept[found])] = WHITE
 
 
 def _add_lesions(draw: Draw, labels: Tensor) -> None:

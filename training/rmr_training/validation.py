@@ -13,6 +13,7 @@ from .losses import reconstruction
 from .models import RmrFusion
 from .objectives import autocast
 from .recipe import Recipe
+from .synthesis import Ranges
 
 VALIDATION_SEED = 900_001
 """Seed of the patches: the same for every run, so that runs can be compared."""
@@ -31,7 +32,13 @@ class Validation:
     score: float
 
 
-def validate(network: RmrFusion, maps: Sequence[LabelMap], recipe: Recipe, device: torch.device) -> Validation:
+def validate(
+    network: RmrFusion,
+    maps: Sequence[LabelMap],
+    recipe: Recipe,
+    device: torch.device,
+    ranges: Ranges | None = None,
+) -> Validation:
     """Assess a network on the patches that `VALIDATION_SEED` gives.
 
     Args:
@@ -39,8 +46,9 @@ def validate(network: RmrFusion, maps: Sequence[LabelMap], recipe: Recipe, devic
         maps: Label maps of held-out donors.
         recipe: Its stage, patch side and number of patches count.
         device: Where the network is.
+        ranges: How far the patches vary.
     """
-    stream = Patches(maps, recipe.side, VALIDATION_SEED)
+    stream = Patches(maps, recipe.side, VALIDATION_SEED, ranges=ranges)
     network.eval()
     overlap = torch.zeros(3, len(network.preset.classes))
     losses = []
