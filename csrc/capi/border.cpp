@@ -177,6 +177,36 @@ EngineRequest take_open_options(const rmr_open_options& options) {
   return {precision_name(options.precision), options.threads, options.cache_dir ? options.cache_dir : ""};
 }
 
+Manifest with_levels(Manifest manifest, const rmr_open_options& options) {
+  const auto level = [](const char* name, double given, double stated) {
+    if (given == 0.0) return stated;
+    if (given == RMR_KEEP_ALL) return 0.0;
+    if (!(given > 0.0 && given <= 1.0)) {
+      fail(kConfigError, std::string(name) + " is " + number(given) + ".",
+           "Pass a level up to 1, 0 for what the bundle states, or RMR_KEEP_ALL.");
+    }
+    return given;
+  };
+  double& probability = manifest.least_lesion_probability;
+  probability = level("least_lesion_probability", options.least_lesion_probability, probability);
+  double& share = manifest.least_white_matter;
+  share = level("least_white_matter", options.least_white_matter, share);
+  if (share > 0.0) {
+    const auto white = std::find(manifest.classes.begin(), manifest.classes.end(), kWhiteMatter);
+    if (white == manifest.classes.end()) {
+      fail(kConfigError,
+           "least_white_matter is " + number(share) + ", and " + manifest.name + " has no class \"white_matter\".",
+           "Leave it 0.");
+    }
+    manifest.white_matter = static_cast<int>(white - manifest.classes.begin());
+  }
+  if (options.lesion_threshold != 0.0) {
+    const double least = level("lesion_threshold", options.lesion_threshold, 0.0);
+    manifest.lesion_threshold = {1.0, least, 2.0, least};
+  }
+  return manifest;
+}
+
 RunOptions take_run_options(const rmr_run_options& options, const Manifest& manifest, int threads) {
   if (options.align != RMR_ALIGN_NONE && options.align != RMR_ALIGN_HEADER) {
     fail(kConfigError, "There is no align " + std::to_string(options.align) + ".", "Choose one of rmr_align.");

@@ -6,6 +6,7 @@
 #include <rmr_sdk/rmr.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -18,6 +19,8 @@ namespace rmr::capi {
 // The size of a struct in version 1 of the ABI: the least that a caller can pass.
 template <class T>
 inline constexpr uint32_t kFirstSize = sizeof(T);
+template <>
+inline constexpr uint32_t kFirstSize<rmr_open_options> = offsetof(rmr_open_options, lesion_threshold);
 
 [[noreturn]] inline void refuse_usage(const std::string& problem, const std::string& fix) {
   fail(kUsageError, problem, fix);
@@ -68,6 +71,10 @@ std::vector<Contrast> take_study(const rmr_study* study);
 WritableVoxels take_array(const rmr_array& array, const char* name, Dtype dtype, const Triple& shape);
 
 EngineRequest take_open_options(const rmr_open_options& options);
+
+// The manifest with the caller's levels in place of its own.
+Manifest with_levels(Manifest manifest, const rmr_open_options& options);
+
 RunOptions take_run_options(const rmr_run_options& options, const Manifest& manifest, int threads);
 
 }  // namespace rmr::capi

@@ -12,6 +12,8 @@ namespace rmr::capi {
 
 using Triple = std::array<int64_t, 3>;
 
+inline constexpr char kWhiteMatter[] = "white_matter";  // the class that least_white_matter is about
+
 struct Normalisation {
   bool robust = false;  // otherwise minimum and maximum
   double percentile = 99.0, floor_fraction = 0.02, high = 1.5;

@@ -12,7 +12,7 @@
 #include "results.h"
 
 #if INTPTR_MAX == INT64_MAX
-static_assert(sizeof(rmr_error) == 1064 && sizeof(rmr_open_options) == 32 && sizeof(rmr_info) == 792);
+static_assert(sizeof(rmr_error) == 1064 && sizeof(rmr_open_options) == 56 && sizeof(rmr_info) == 792);
 static_assert(sizeof(rmr_volume) == 208 && sizeof(rmr_study) == 16 && sizeof(rmr_progress) == 24);
 static_assert(sizeof(rmr_run_options) == 56 && sizeof(rmr_plan_info) == 96 && sizeof(rmr_array) == 40);
 static_assert(sizeof(rmr_lesion) == 56 && sizeof(rmr_outputs) == 208);
@@ -57,6 +57,7 @@ struct rmr_pipeline {
       : request(take_open_options(options)),
         max_memory_mib(options.max_memory_mib),
         bundle(Bundle::open(path)),
+        manifest(with_levels(bundle.manifest(), options)),
         engine(open_engine(bundle, request)) {
     const int threads = engine->info().threads > 0 ? engine->info().threads : usable_cores();
     kernel_threads = std::min(kKernelThreads, threads);
@@ -66,6 +67,7 @@ struct rmr_pipeline {
   EngineRequest request;
   double max_memory_mib;
   Bundle bundle;
+  Manifest manifest;  // of the bundle, with the caller's levels
   std::unique_ptr<Engine> engine;
   int kernel_threads = 1;
 };
@@ -86,7 +88,7 @@ rmr_run_options options_or_default(const rmr_run_options* options) {
 }
 
 void describe(const rmr_pipeline& pipeline, rmr_info& info) {
-  const Manifest& manifest = pipeline.bundle.manifest();
+  const Manifest& manifest = pipeline.manifest;
   const EngineInfo& engine = pipeline.engine->info();
   const std::string& name = engine.precision;
   info.precision = name == "fp32" ? RMR_FP32 : name == "bf16" ? RMR_BF16 : name == "fp16" ? RMR_FP16 : RMR_INT8;
@@ -170,13 +172,13 @@ rmr_status rmr_describe(const rmr_pipeline* pipeline, rmr_info* info) {
 
 const char* rmr_contrast_name(const rmr_pipeline* pipeline, uint32_t index) {
   const char* name = nullptr;
-  guarded([&] { name = name_at(checked(pipeline).bundle.manifest().contrasts, index); });
+  guarded([&] { name = name_at(checked(pipeline).manifest.contrasts, index); });
   return name;
 }
 
 const char* rmr_class_name(const rmr_pipeline* pipeline, uint32_t index) {
   const char* name = nullptr;
-  guarded([&] { name = name_at(checked(pipeline).bundle.manifest().classes, index); });
+  guarded([&] { name = name_at(checked(pipeline).manifest.classes, index); });
   return name;
 }
 
@@ -185,7 +187,7 @@ rmr_status rmr_plan(const rmr_pipeline* pipeline, const rmr_study* study, const 
   return guarded([&] {
     const rmr_pipeline& opened = checked(pipeline);
     check_struct(plan, "plan");
-    const Manifest& manifest = opened.bundle.manifest();
+    const Manifest& manifest = opened.manifest;
     const RunOptions asked = take_run_options(options_or_default(options), manifest, opened.kernel_threads);
     const Run run(manifest, take_study(study), asked, opened.kernel_threads);
     rmr_plan_info values{};
@@ -199,7 +201,7 @@ rmr_status rmr_run(const rmr_pipeline* pipeline, const rmr_study* study, const r
   return guarded([&] {
     const rmr_pipeline& opened = checked(pipeline);
     rmr_outputs wanted = taken(outputs, "outputs");
-    const Manifest& manifest = opened.bundle.manifest();
+    const Manifest& manifest = opened.manifest;
     const RunOptions asked = take_run_options(options_or_default(options), manifest, opened.kernel_threads);
     const std::vector<Contrast> contrasts = take_study(study);
     RunOutputs found = take_outputs(wanted, manifest, contrasts, asked.prepare.reference);

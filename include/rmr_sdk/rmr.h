@@ -66,6 +66,8 @@ enum { RMR_NON_FINITE_ERROR = 0, RMR_NON_FINITE_ZERO = 1 };
 typedef int32_t rmr_stage;
 enum { RMR_STAGE_PREPARE = 0, RMR_STAGE_INFER = 1, RMR_STAGE_MEASURE = 2 };
 
+#define RMR_KEEP_ALL (-1.0) /* a level below which nothing is dropped */
+
 typedef struct rmr_open_options {
   uint32_t struct_size;
   rmr_precision precision; /* RMR_PRECISION_AUTO: the most exact that the bundle has */
@@ -73,6 +75,10 @@ typedef struct rmr_open_options {
   uint32_t reserved;
   const char* cache_dir; /* where compiled networks are kept; NULL or "": nowhere */
   double max_memory_mib; /* most that a run may plan beside the network and the caller's arrays; 0: no limit */
+  /* Which lesions are kept. Each is a level up to 1, 0 for what the bundle states, or RMR_KEEP_ALL. */
+  double lesion_threshold;         /* least probability of a voxel of a lesion, whatever the load */
+  double least_lesion_probability; /* least mean probability of a lesion */
+  double least_white_matter;       /* least share of white matter around a lesion */
 } rmr_open_options;
 
 /* What a pipeline is. Strings end in a zero byte. */

@@ -44,6 +44,9 @@ class OpenOptions(Sized):
         ("reserved", c_uint32),
         ("cache_dir", c_char_p),
         ("max_memory_mib", c_double),
+        ("lesion_threshold", c_double),
+        ("least_lesion_probability", c_double),
+        ("least_white_matter", c_double),
     ]
 
 
@@ -249,13 +252,15 @@ class Library:
         precision: str | int = "auto",
         cache_dir: Path | None = None,
         max_memory_mib: float = 0.0,
+        **levels: float,
     ) -> CPipeline:
-        """Open a bundle."""
+        """Open a bundle; levels say which lesions are kept."""
         options = OpenOptions(
             threads=threads,
             precision=precision if isinstance(precision, int) else PRECISIONS[precision],
             cache_dir=None if cache_dir is None else str(cache_dir).encode(),
             max_memory_mib=max_memory_mib,
+            **levels,
         )
         handle = c_void_p()
         self.check(self.dll.rmr_open(str(path).encode(), byref(options), byref(handle)))

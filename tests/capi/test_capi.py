@@ -6,11 +6,12 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from ctypes import byref, c_void_p
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rmr_ctypes import COutcome, CPipeline, Library
+from rmr_ctypes import COutcome, CPipeline, Library, OpenOptions
 from tiny_study import make_doubtful, make_grid, make_study, make_tiny
 
 import rmr_sdk
@@ -171,6 +172,64 @@ def test_unsure_lesions_are_dropped_as_in_python(
         assert expected.provenance.lesions_dropped > 0
         assert_same(pipeline.run(turned), expected)
         pipeline.close()
+
+
+WHITE_CLASSES = ("background", "csf", "white_matter", "grey_matter", "lesion")
+KEEP_ALL = -1.0
+OWN_LEVELS: Mapping[str, tuple[dict[str, float], dict[str, float]]] = {  # of librmr, of Python
+    "the bundle's": ({}, {}),
+    "all": (
+        dict.fromkeys(("lesion_threshold", "least_lesion_probability", "least_white_matter"), KEEP_ALL),
+        dict.fromkeys(("lesion_threshold", "least_lesion_probability", "least_white_matter"), 0.0),
+    ),
+    **{
+        f"{name} {level}": ({name: level}, {name: level})
+        for name, level in (
+            ("lesion_threshold", 0.6),
+            ("least_lesion_probability", 0.9),
+            ("least_lesion_probability", 0.4),
+            ("least_white_matter", 1.0),
+        )
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a bundle that drops unsure lesions, and those that touch no white matter."""
+    path = tmp_path_factory.mktemp("strict") / "strict.zip"
+    by_load = LesionThreshold(small_ml=0.001, small=0.9, large_ml=1000, large=0.7)
+    make_tiny(
+        path, classes=WHITE_CLASSES, lesion_threshold=by_load, least_lesion_probability=0.7, least_white_matter=0.05
+    )
+    return path
+
+
+@pytest.mark.parametrize("case", OWN_LEVELS)
+def test_levels_of_the_caller_take_the_place_of_the_bundles(
+    library: Library, strict: Path, tmp_path: Path, case: str
+) -> None:
+    ours, theirs = OWN_LEVELS[case]
+    study = make_doubtful()
+    pipeline = library.open(strict, threads=1, **ours)
+    with Pipeline.open(strict, engine="openvino", cache_dir=tmp_path, **theirs) as twin:
+        expected = twin.run(study, align="none")
+    found = pipeline.run(study)
+    pipeline.close()
+    assert_same(found, expected)
+    assert (found.raw.lesion_count == 2) == (case == "all")
+
+
+def test_options_of_an_older_header_leave_the_levels_to_the_bundle(library: Library, strict: Path) -> None:
+    study = make_doubtful()
+    options, handle = OpenOptions(threads=1, lesion_threshold=KEEP_ALL), c_void_p()
+    options.struct_size = OpenOptions.lesion_threshold.offset
+    library.check(library.dll.rmr_open(str(strict).encode(), byref(options), byref(handle)))
+    older, newer = CPipeline(library, handle), library.open(strict, threads=1)
+    assert older.run(study).raw.lesion_count == newer.run(study).raw.lesion_count
+    np.testing.assert_array_equal(older.run(study).labels, newer.run(study).labels)
+    older.close()
+    newer.close()
 
 
 def test_the_middle_of_the_demo_study(library: Library) -> None:

@@ -478,6 +478,23 @@ def test_pointers_that_are_missing(library: Library, open_c: Opener, bundle: Pat
             library.check(status)
 
 
+LEVELS = ("lesion_threshold", "least_lesion_probability", "least_white_matter")
+
+
+@pytest.mark.parametrize("level", [-0.5, 1.01, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", LEVELS)
+def test_levels_that_are_none(open_c: Opener, name: str, level: float) -> None:
+    with refuses(INPUT, "ConfigError", f"{name} is .*RMR_KEEP_ALL"):
+        open_c(**{name: level})
+
+
+def test_white_matter_that_the_bundle_does_not_know(library: Library, tmp_path: Path) -> None:
+    make_tiny(tmp_path / "other.zip", classes=("background", "csf", "grey_matter", "cortex", "lesion"))
+    with refuses(INPUT, "ConfigError", 'has no class "white_matter"'):
+        library.open(tmp_path / "other.zip", least_white_matter=0.1)
+    library.open(tmp_path / "other.zip", least_white_matter=-1.0).close()
+
+
 def test_structs_of_other_versions(library: Library, open_c: Opener, bundle: Path) -> None:
     class NewerOptions(ctypes.Structure):
         _fields_ = [("known", OpenOptions), ("unknown", c_uint32 * 2)]

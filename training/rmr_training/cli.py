@@ -129,6 +129,7 @@ def _synthesise(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
     network = load_network(options.checkpoint)
     maps = load_label_maps(Path(options.labelmaps) if options.labelmaps else data_folder() / "labelmaps")
     _, held_out = split_by_donor(maps, options.held_out.split(","))
@@ -206,6 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
         "heads of each label map at each load to choose probabilities of lesions on (default %(default)s; 0: keep all)"
     )
     adjust.add_argument("--heads", type=int, default=3, help=about)
+    adjust.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (default: all cores)")
     adjust.set_defaults(command=_calibrate)
     add_evaluate(commands)
     options = parser.parse_args(arguments)
