@@ -61,12 +61,19 @@ class LesionRule:
         """Return the rule of a bundle, with the caller's levels where they are not None.
 
         Raises:
-            ConfigError: A level is not within 0 to 1, or white matter is asked for and the bundle has no such class.
+            ConfigError: A level is not within 0 to 1, one is asked for and the bundle has no lesion class, or white
+                matter is and it has no such class.
         """
         levels = [
             _checked("least_lesion_probability", least_probability, manifest.least_lesion_probability),
             _checked("least_white_matter", least_white_matter, manifest.least_white_matter),
         ]
+        by_load = manifest.lesion_threshold if threshold is None else _at_any_load(threshold)
+        if manifest.lesion_class is None and (max(levels) > 0 or by_load is not None):
+            raise ConfigError(
+                f"{manifest.name} has no lesion class, and a level of lesions is asked for.",
+                "Leave out least_lesion_probability, least_white_matter and lesion_threshold.",
+            )
         classes = manifest.classes or ()
         if levels[1] > 0 and WHITE_MATTER not in classes:
             raise ConfigError(
@@ -75,7 +82,6 @@ class LesionRule:
             )
         lesion = None if manifest.lesion_class is None else classes.index(manifest.lesion_class)
         white = classes.index(WHITE_MATTER) if WHITE_MATTER in classes else 0
-        by_load = manifest.lesion_threshold if threshold is None else _at_any_load(threshold)
         return cls(lesion, white, levels[0], levels[1], by_load)
 
     @property

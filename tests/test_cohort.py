@@ -244,6 +244,11 @@ def test_only_what_has_changed_is_run_again(tmp_path: Path, settings: Settings) 
     assert ran() == ["a"]
     assert ran(overlap=0.5) == ["a", "b"]
     assert ran(overlap=0.5) == []
+    for level in ("least_lesion_probability", "lesion_threshold"):
+        assert ran(overlap=0.5, **{level: 1.0}) == ["a", "b"]
+        summary = decode_summary((out / "summary.json").read_bytes())
+        assert [row.lesions for row in summary.studies] == [0, 0]
+    assert ran(overlap=0.5) == ["a", "b"]
     for record in (out / ".rmr-batch").iterdir():
         record.write_text("{broken")
     assert ran(failed=2) == ["a", "b"]  # the files that are there are of unknown origin now

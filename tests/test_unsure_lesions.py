@@ -139,6 +139,14 @@ def test_white_matter_needs_its_class(folder: Path) -> None:
     assert LesionRule.of(manifest).keeps_all
 
 
+@pytest.mark.parametrize("level", ["least_probability", "least_white_matter", "threshold"])
+def test_a_level_needs_a_lesion_class(level: str) -> None:
+    manifest = make_manifest(lesion_class=None)
+    with pytest.raises(ConfigError, match="has no lesion class"):
+        LesionRule.of(manifest, **{level: 0.5})
+    assert LesionRule.of(manifest, **{level: 0.0}).keeps_all
+
+
 def test_the_report_says_what_was_dropped(folder: Path, between: float) -> None:
     report = decode_report(encode_report(build_report(run(folder, between))))
     assert report.provenance.lesions_dropped == 1
@@ -187,3 +195,6 @@ def test_the_command_line_takes_a_level(folder: Path, between: float, tmp_path: 
     assert report.lesions.count == 1
     assert report.provenance.least_white_matter == 0.01
     assert report.provenance.lesion_threshold == 0.02
+    page = " ".join((tmp_path / "out" / "report.html").read_text().split())
+    kept = f"voxels of a probability of at least 0.02, in lesions of a mean probability of at least {between:.2f}"
+    assert f"{kept} with at least 0.01 white matter around them; 1 dropped" in page

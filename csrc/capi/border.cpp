@@ -191,6 +191,15 @@ Manifest with_levels(Manifest manifest, const rmr_open_options& options) {
   probability = level("least_lesion_probability", options.least_lesion_probability, probability);
   double& share = manifest.least_white_matter;
   share = level("least_white_matter", options.least_white_matter, share);
+  if (options.lesion_threshold != 0.0) {
+    const double least = level("lesion_threshold", options.lesion_threshold, 0.0);
+    manifest.lesion_threshold = {1.0, least, 2.0, least};
+  }
+  const LesionThreshold& by_load = manifest.lesion_threshold;
+  if (manifest.lesion_class < 0 && (probability > 0.0 || share > 0.0 || by_load.small > 0.0 || by_load.large > 0.0)) {
+    fail(kConfigError, manifest.name + " has no lesion class, and a level of lesions is asked for.",
+         "Leave lesion_threshold, least_lesion_probability and least_white_matter 0.");
+  }
   if (share > 0.0) {
     const auto white = std::find(manifest.classes.begin(), manifest.classes.end(), kWhiteMatter);
     if (white == manifest.classes.end()) {
@@ -199,10 +208,6 @@ Manifest with_levels(Manifest manifest, const rmr_open_options& options) {
            "Leave it 0.");
     }
     manifest.white_matter = static_cast<int>(white - manifest.classes.begin());
-  }
-  if (options.lesion_threshold != 0.0) {
-    const double least = level("lesion_threshold", options.lesion_threshold, 0.0);
-    manifest.lesion_threshold = {1.0, least, 2.0, least};
   }
   return manifest;
 }

@@ -21,6 +21,8 @@ template <class T>
 inline constexpr uint32_t kFirstSize = sizeof(T);
 template <>
 inline constexpr uint32_t kFirstSize<rmr_open_options> = offsetof(rmr_open_options, lesion_threshold);
+template <>
+inline constexpr uint32_t kFirstSize<rmr_outputs> = offsetof(rmr_outputs, lesion_threshold);
 
 [[noreturn]] inline void refuse_usage(const std::string& problem, const std::string& fix) {
   fail(kUsageError, problem, fix);

@@ -102,6 +102,8 @@ void give_outputs(const RunOutputs& outputs, const std::string& warning, rmr_out
   wanted.prepare_s = outputs.prepare_s;
   wanted.infer_s = outputs.infer_s;
   wanted.measure_s = outputs.measure_s;
+  wanted.lesion_threshold = outputs.lesion_threshold;
+  wanted.lesions_dropped = static_cast<uint32_t>(outputs.lesions_dropped);
 }
 
 }  // namespace rmr::capi

@@ -80,7 +80,7 @@ class Run::Targets {
   }
 
   // Before labels come back onto the reference's grid, which must not decide what stays.
-  void drop_lesions(const Grid& grid, const Manifest& manifest) const {
+  void drop_lesions(const Grid& grid, const Manifest& manifest, RunOutputs& outputs) const {
     if (!probability) return;
     const auto lesion = static_cast<uint8_t>(manifest.lesion_class);
     uint8_t* const voxels = labels->common<uint8_t>();
@@ -88,7 +88,9 @@ class Run::Targets {
     const cpu::Least least{manifest.least_lesion_probability, static_cast<uint8_t>(manifest.white_matter),
                            manifest.least_white_matter, manifest.lesion_threshold.at(found_ml)};
     if (least.probability <= 0.0 && least.share <= 0.0 && least.voxel <= 0.0) return;
-    cpu::drop_components(voxels, index3(grid.shape()), lesion, probability->common<float>(), least);
+    outputs.lesion_threshold = least.voxel;
+    outputs.lesions_dropped =
+        cpu::drop_components(voxels, index3(grid.shape()), lesion, probability->common<float>(), least).components;
   }
 
   void restore(int threads) {
@@ -152,7 +154,7 @@ void Run::compute(const Engine& engine, int64_t slots, RunOutputs& outputs) {
   }
   outputs.infer_s = watch.lap();
   options_.control.tell(Stage::kMeasure, 0, 1);
-  targets.drop_lesions(prepared_.grid, manifest_);
+  targets.drop_lesions(prepared_.grid, manifest_, outputs);
   targets.restore(threads_);
   measure(targets, outputs);
   outputs.warnings = prepared_.warnings;

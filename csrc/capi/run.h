@@ -36,7 +36,8 @@ struct RunOutputs {
   std::vector<int64_t> class_voxels;
   double voxel_ml = 0.0;
   std::vector<std::string> warnings;
-  int64_t tiles = 0, tiles_skipped = 0;
+  int64_t tiles = 0, tiles_skipped = 0, lesions_dropped = 0;
+  double lesion_threshold = 0.0;  // from which on voxels of lesions were kept
   double prepare_s = 0.0, infer_s = 0.0, measure_s = 0.0;
 };
 

@@ -185,6 +185,9 @@ typedef struct rmr_outputs {
   uint32_t warning_count;
   int64_t tiles, tiles_skipped;
   double prepare_s, infer_s, measure_s;
+  double lesion_threshold;  /* from which on voxels of lesions were kept, at the load that was found; 0: all were */
+  uint32_t lesions_dropped; /* of which nothing was kept */
+  uint32_t reserved;
 } rmr_outputs;
 
 RMR_API uint32_t rmr_abi_version(void); /* RMR_ABI_VERSION of the library */

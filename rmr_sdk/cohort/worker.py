@@ -30,6 +30,9 @@ class Settings:
     threads: int | None = None
     cache_dir: str | os.PathLike[str] | None = None
     max_memory_mib: float | None = None
+    least_lesion_probability: float | None = None
+    least_white_matter: float | None = None
+    lesion_threshold: float | None = None
     overlap: float = 0.25
     reference: str | None = None
     align: Align = "auto"
@@ -51,6 +54,9 @@ class Settings:
             threads=self.threads,
             cache_dir=self.cache_dir,
             max_memory_mib=self.max_memory_mib,
+            least_lesion_probability=self.least_lesion_probability,
+            least_white_matter=self.least_white_matter,
+            lesion_threshold=self.lesion_threshold,
         )
 
 
@@ -110,6 +116,7 @@ def fingerprint(study: CohortStudy, settings: Settings, bundle_hash: str) -> str
     """Return a digest of all that the results of a study depend on: input files by size and time, settings, bundle."""
     seen: list[Any] = [__version__, bundle_hash, settings.engine, settings.device, settings.precision]
     seen += [settings.overlap, settings.reference, settings.align, settings.non_finite, settings.dicom]
+    seen += [settings.least_lesion_probability, settings.least_white_matter, settings.lesion_threshold]
     seen += [_state(path) for path in study.inputs()]
     return hashlib.sha256(repr(seen).encode("utf-8", "surrogateescape")).hexdigest()
 

@@ -159,6 +159,9 @@ class COutputs(Sized):
         ("prepare_s", c_double),
         ("infer_s", c_double),
         ("measure_s", c_double),
+        ("lesion_threshold", c_double),
+        ("lesions_dropped", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 

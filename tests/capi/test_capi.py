@@ -40,6 +40,8 @@ def assert_same(found: COutcome, expected: Result) -> None:
         return
     assert np.array_equal(found.probability, expected.lesion_probability.data)
     assert found.raw.lesion_count == len(expected.lesions)
+    assert found.raw.lesion_threshold == expected.provenance.lesion_threshold
+    assert found.raw.lesions_dropped == expected.provenance.lesions_dropped
     for lesion, twin in zip(found.lesions, expected.lesions, strict=False):
         assert (lesion.id, lesion.voxels) == (twin.id, twin.voxels)
         assert lesion.volume_ml == pytest.approx(twin.volume_ml)

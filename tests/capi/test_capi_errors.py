@@ -495,6 +495,14 @@ def test_white_matter_that_the_bundle_does_not_know(library: Library, tmp_path: 
     library.open(tmp_path / "other.zip", least_white_matter=-1.0).close()
 
 
+@pytest.mark.parametrize("name", LEVELS)
+def test_levels_of_a_bundle_without_lesions(library: Library, tmp_path: Path, name: str) -> None:
+    make_tiny(tmp_path / "none.zip", lesion_class=None)
+    with refuses(INPUT, "ConfigError", "tiny has no lesion class"):
+        library.open(tmp_path / "none.zip", **{name: 0.5})
+    library.open(tmp_path / "none.zip", **{name: -1.0}).close()
+
+
 def test_structs_of_other_versions(library: Library, open_c: Opener, bundle: Path) -> None:
     class NewerOptions(ctypes.Structure):
         _fields_ = [("known", OpenOptions), ("unknown", c_uint32 * 2)]

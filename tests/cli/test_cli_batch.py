@@ -45,6 +45,9 @@ def test_a_folder_of_studies(batch: Rmr, tmp_path: Path, capsys: pytest.CaptureF
     assert (out / "étude-2" / "report.html").is_file()
     assert batch(tmp_path / "in put", "--out", out) == 0
     assert "2 done (2 of them before), 0 failed" in capsys.readouterr().out
+    for level in ("--lesion-threshold", "--least-lesion-probability"):
+        assert batch(tmp_path / "in put", "--out", out, level, "1") == 0
+        assert "[2/2] étude-2: 0 lesions, " in capsys.readouterr().out
 
 
 def test_a_table_with_a_failure(batch: Rmr, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
