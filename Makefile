@@ -97,9 +97,8 @@ quantisation: $(VENV)/.dev  ## clipping methods and groups of layers in int8, me
 	$(BIN)/python benchmarks/bench_quantise.py
 	$(BIN)/python benchmarks/tables.py docs/quantisation.md
 
-pareto: $(VENV)/.dev  ## train and measure three sizes of the network: hours on a CPU, goes on where it stopped
+pareto: $(VENV)/.dev  ## train and measure three sizes of the network: an hour on a CPU, goes on where it stopped; needs RMR_DATA
 	$(BIN)/python benchmarks/bench_pareto.py
-	$(BIN)/python benchmarks/tables.py README.md
 	$(BIN)/python benchmarks/model_card.py
 
 $(VENV)/bin/python:

@@ -1,7 +1,7 @@
 """What size buys: three sizes of the edge network after the same small training, and what each costs.
 
     python benchmarks/bench_pareto.py --steps 1000 --threads 1      train what is not trained yet, then measure
-    python benchmarks/tables.py README.md                           show the result
+    python benchmarks/model_card.py                                 show the result
 
 Every size starts from the same seed and sees the same synthetic patches in the same order; fusion, head and autoencoder
 are trained together, without stage 1 and without real studies. Nine patches of ten lie near a lesion, none lacks its

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -83,6 +84,40 @@ def test_the_command_writes_a_checkpoint_that_says_so(tmp_path: Path) -> None:
     assert (content["step"], content["studies"]) == (3, ["one"])
     assert content["calibration"]["patches"] == 2
     assert load_network(tmp_path / "done.pth").preset.name == TINY.name
+    command[1:4] = [str(tmp_path / "done.pth"), "--out", str(tmp_path / "again.pth")]
+    assert main([*command, "--labelmaps", str(tmp_path / "maps")]) == 0
+    again = load_network(tmp_path / "again.pth").head
+    before = load_network(tmp_path / "model.pth").head
+    assert again is not None
+    assert before is not None
+    moved = (list(again.parameters())[-1] - list(before.parameters())[-1])[-1].detach()
+    assert read_checkpoint(tmp_path / "again.pth")["calibration"]["offset"] == pytest.approx(float(moved), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("stage", "flags", "words"),
+    [
+        ("autoencoder", [], "model.pth is of stage 1"),
+        ("joint", ["--held-out", "05,9"], "no label map is of lesion donor 9"),
+        ("joint", ["--anatomies", "mri*"], r"no label map is called mri\*"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused_before_anything_is_computed(
+    stage: str,
+    flags: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "maps").mkdir()
+    nib.save(nib.Nifti1Image(phantom(), np.eye(4)), tmp_path / "maps" / "patient05.nii.gz")
+    save_checkpoint(tmp_path / "model.pth", network(), stage, {})
+    monkeypatch.setattr("rmr_training.cli.calibrate", lambda *_: pytest.fail("calibrated"))
+    command = ["calibrate", str(tmp_path / "model.pth"), "--out", str(tmp_path / "done.pth")]
+    assert main([*command, "--labelmaps", str(tmp_path / "maps"), *flags]) == 3
+    assert re.search(words, capsys.readouterr().err)
+    assert not (tmp_path / "done.pth").exists()
 
 
 def test_a_head_without_such_a_convolution_is_refused() -> None:

@@ -10,9 +10,18 @@ import numpy as np
 import pytest
 
 from rmr_sdk.errors import ConfigError, RmrError, StudyError
+from rmr_training.checkpoint import save_checkpoint
 from rmr_training.cli import main
-from rmr_training.config import DataConfig, load_material, make_ranges, make_recipe, read_config
-from rmr_training.models import RmrFusion
+from rmr_training.config import (
+    DataConfig,
+    NetworkConfig,
+    load_material,
+    make_ranges,
+    make_recipe,
+    read_config,
+    start_network,
+)
+from rmr_training.models import RmrFusion, find_preset
 from rmr_training.stages import Material, Recipe, Trainer
 from rmr_training.synthesis import Ranges
 from tests.training.test_real import write_study
@@ -91,6 +100,38 @@ def test_the_command_trains_validates_and_resumes(data: Path, tmp_path: Path) ->
     assert len((tmp_path / "ae" / "log.csv").read_text().splitlines()) == 3
 
 
+def of_head(folder: Path, head: str, more: str = "") -> Path:
+    folder.mkdir()
+    return write(folder, f'[network]\nhead = "{head}"\n{more}[recipe]\nsteps = 1\nbatch = 1\nside = 32\nworkers = 0\n')
+
+
+def test_a_joint_stage_puts_the_head_that_is_asked_for_on_a_trained_autoencoder(data: Path, tmp_path: Path) -> None:
+    trained = RmrFusion(find_preset("edge-small"))
+    save_checkpoint(tmp_path / "ae.pth", trained, "autoencoder", {})
+    config = NetworkConfig(preset="edge-small", head="unet", head_options={"channels": 8, "num_res_units": 1})
+    made = start_network(config, tmp_path / "ae.pth", "joint")
+    assert made.preset.head == "unet"
+    assert all(a.equal(b) for a, b in zip(made.autoencoder.parameters(), trained.autoencoder.parameters(), strict=True))
+    same = start_network(NetworkConfig(preset="edge-small"), tmp_path / "ae.pth", "joint")
+    assert all(a.equal(b) for a, b in zip(same.parameters(), trained.parameters(), strict=True))
+    assert start_network(NetworkConfig(), tmp_path / "ae.pth", "joint").preset == trained.preset
+    for stage, saved in (("autoencoder", "autoencoder"), ("joint", "joint")):
+        save_checkpoint(tmp_path / "other.pth", trained, saved, {})
+        with pytest.raises(ConfigError, match="asked for is edge-small-unet with unet"):
+            start_network(config, tmp_path / "other.pth", stage)
+    with pytest.raises(ConfigError, match=r"ae\.pth is of preset edge-small .*asked for is edge with dynunet"):
+        start_network(NetworkConfig(preset="edge"), tmp_path / "ae.pth", "joint")
+
+
+def test_a_head_that_does_not_suit_is_refused_before_data_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rmr_training.cli.load_material", lambda *_: pytest.fail("data were read"))
+    config = of_head(tmp_path / "one", "swin_unetr")
+    assert main(["joint", "--config", str(config), "--out", str(tmp_path / "out"), "--threads", "1"]) == 3
+    assert "cannot be computed on a tile of 32 x 32 x 32" in capsys.readouterr().err
+
+
 def no_maps(folder: Path) -> object:
     return Trainer(network(), Recipe(stage="joint", steps=1, **QUICK), Material([]), folder)
 
@@ -113,6 +154,11 @@ def ranges_of(text: str) -> Callable[[Path], object]:
     return lambda folder: make_ranges(read_config(write(folder, text)))
 
 
+def not_utf8(folder: Path) -> object:
+    (folder / "run.toml").write_bytes(b"# caf\xe9\n[recipe]\nsteps = 1\n")
+    return read_config(folder / "run.toml")
+
+
 ROWS: list[tuple[Callable[[Path], object], type[RmrError], str]] = [
     (lambda folder: read_config(folder / "none.toml"), ConfigError, r"none\.toml is not a usable configuration"),
     (lambda folder: read_config(write(folder, "[recipe")), ConfigError, r"run\.toml is not a usable configuration"),
@@ -123,6 +169,22 @@ ROWS: list[tuple[Callable[[Path], object], type[RmrError], str]] = [
     (recipe_of("[recipe]\nsteps = 0"), ConfigError, "steps is 0"),
     (ranges_of("[ranges]\nlesions = 1"), ConfigError, "no key 'lesions'"),
     (ranges_of("[ranges]\nbias = 'much'"), ConfigError, "Expected `float`"),
+    (recipe_of('[recipe]\nsteps = 1\nstage = "autoencoder"'), ConfigError, "no key 'stage'"),
+    (recipe_of("[recipe]\nsteps = 1\nreal_share = 7.0"), ConfigError, "real_share is 7"),
+    (ranges_of("[ranges]\nno_lesions = 5.0"), ConfigError, "no_lesions is 5"),
+    (ranges_of("[ranges]\nnoise = -0.1"), ConfigError, "noise is -0.1"),
+    (ranges_of("[ranges]\nlesion_contrast = [0.9, 0.1]"), ConfigError, "the lower bound comes first"),
+    (not_utf8, ConfigError, r"run\.toml is not a usable configuration"),
+    (
+        lambda folder: read_config(write(folder, "[network]\nhead_options = {filters = [8]}")).network.build(),
+        ConfigError,
+        "head_options are given without a head",
+    ),
+    (
+        lambda _: load_material(DataConfig(held_out=("02",), real=("studies/one",) * 2), Ranges(), "joint"),
+        ConfigError,
+        "study one is given more than once",
+    ),
     (lambda _: load_material(DataConfig(held_out=("77",)), Ranges(), "joint"), StudyError, "lesion donor 77"),
     (no_maps, StudyError, "no label map to train on"),
     (nothing_to_validate_on, StudyError, "no held-out label map"),

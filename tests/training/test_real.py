@@ -15,7 +15,7 @@ from rmr_sdk.errors import GeometryError, StudyError
 from rmr_training.cli import main
 from rmr_training.data import LabelMap, Patches
 from rmr_training.losses import UNKNOWN
-from rmr_training.real import RealRanges, cut_patch, find_study_folders, load_real_study
+from rmr_training.real import RealRanges, cut_patch, find_study_folders, load_real_study, name_studies
 from rmr_training.sampling import Draw
 from rmr_training.scanner import scan
 from rmr_training.synthesis import LESION, Ranges
@@ -120,6 +120,21 @@ def test_studies_are_found_in_folders_and_in_bids_trees(tmp_path: Path) -> None:
     found = find_study_folders(tmp_path)
     assert found == sorted([tmp_path / "plain", anatomy])
     assert len(load_real_study(anatomy, labelled=True).lesions) > 50
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["a/one", "a/two"], ["one", "two"]),
+        (["a/one", "b/one"], ["a/one", "b/one"]),
+        (["sub-01/anat"], ["sub-01/anat"]),
+        (["sub-01/anat", "sub-02/anat"], ["sub-01/anat", "sub-02/anat"]),
+        (["sub-01/ses-1/anat", "sub-02/ses-1/anat"], ["sub-01/ses-1/anat", "sub-02/ses-1/anat"]),
+        (["x/sub-01/anat", "y/sub-01/anat", "one"], ["x/sub-01/anat", "y/sub-01/anat", "one"]),
+    ],
+)
+def test_studies_have_names_of_their_own(folders: list[str], names: list[str], tmp_path: Path) -> None:
+    assert name_studies([tmp_path / folder for folder in folders]) == names
 
 
 def test_a_study_without_a_mask_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -132,11 +133,15 @@ def test_a_run_learns_from_heads_and_says_so(
     for donor in ("01", "05", "09", "20", "28"):
         nib.save(nib.Nifti1Image(phantom(), np.eye(4)), tmp_path / "labelmaps" / f"patient{donor}.nii.gz")
     monkeypatch.setenv("RMR_DATA", str(tmp_path))
-    write_study(tmp_path / "head", mask=False)
+    heads = ["sub-01/anat", "sub-02/anat"]
+    for head in heads:
+        write_study(tmp_path / head, mask=False)
     save_checkpoint(tmp_path / "start.pth", network, "joint", {})
     save_checkpoint(tmp_path / "stage1.pth", network, "autoencoder", {})
     config = tmp_path / "run.toml"
-    config.write_text('[data]\nwhole_heads = ["head"]\n[recipe]\nreal_share = 1.0\nside = 32\nbatch = 1\nworkers = 0\n')
+    config.write_text(
+        f"[data]\nwhole_heads = {json.dumps(heads)}\n[recipe]\nreal_share = 1.0\nside = 32\nbatch = 1\nworkers = 0\n"
+    )
     command = ["joint", "--config", str(config), "--steps", "1", "--threads", "1", "--no-amp", "--preset", "edge-small"]
     for start in ([], ["--start", str(tmp_path / "stage1.pth")]):
         assert main([*command, "--out", str(tmp_path / "refused"), *start]) == ConfigError.exit_code
@@ -144,7 +149,7 @@ def test_a_run_learns_from_heads_and_says_so(
     out = ["--out", str(tmp_path / "out")]
     assert main([*command, *out, "--start", str(tmp_path / "start.pth")]) == 0
     content = torch.load(tmp_path / "out" / "model.pth", weights_only=True)
-    assert content["studies"] == ["head"]
+    assert content["studies"] == heads
     assert content["recipe"]["whole_heads_share"] == 0.4
-    assert (tmp_path / "out" / "whole_heads" / "head.nii.gz").exists()
+    assert all((tmp_path / "out" / "whole_heads" / f"{head}.nii.gz").exists() for head in heads)
     assert main([*command, *out, "--steps", "2", "--resume"]) == 0  # the labels are there: no start is needed

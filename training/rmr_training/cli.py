@@ -16,15 +16,25 @@ import msgspec
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rmr_sdk.errors import ConfigError, RmrError
+from rmr_sdk.errors import ConfigError, FormatError, RmrError, StudyError
 
 from .calibration import Calibration, calibrate
 from .checkpoint import KEEP_ALL, load_network, read_checkpoint, save_checkpoint
 from .cli_evaluate import add_evaluate
-from .config import HELD_OUT, DataConfig, data_folder, load_material, make_ranges, make_recipe, read_config
+from .config import (
+    HELD_OUT,
+    DataConfig,
+    check_donors,
+    data_folder,
+    load_material,
+    make_ranges,
+    make_recipe,
+    read_config,
+    start_network,
+)
 from .data import SyntheticPatches, load_label_maps, split_by_donor
-from .models import PRESETS, RmrFusion
-from .real import RealStudy, load_real_study, plain_patches
+from .models import PRESETS, RmrFusion, check_head
+from .real import RealStudy, load_real_study, name_studies, plain_patches
 from .recipe import Recipe, Stage
 from .sheet import COLUMNS, contact_sheet
 from .stages import Trainer
@@ -80,7 +90,11 @@ def _train(options: argparse.Namespace) -> None:
     if options.preset:
         network_config = msgspec.structs.replace(network_config, preset=options.preset)
     torch.manual_seed(recipe.seed)
-    network = load_network(options.start) if options.start else RmrFusion(network_config.build())
+    network = start_network(network_config, options.start, options.stage)
+    if options.stage == "joint" and network.head is not None:
+        shape = network.preset
+        encoder, sides = shape.encoder, (recipe.side,) * 3
+        check_head(network.head, str(shape.head), encoder.features, len(shape.classes), encoder.stride, sides)
     seen = read_checkpoint(options.start).get("studies", ()) if options.start else ()
     material = load_material(data, make_ranges(config), options.stage)
     if data.whole_heads:
@@ -104,14 +118,15 @@ def _absolute(folders: list[str] | None) -> tuple[str, ...] | None:
 def _load_whole_heads(data: DataConfig, network: RmrFusion, options: argparse.Namespace) -> list[RealStudy]:
     """Have the weights of --start label the heads, once: what they found is kept in OUT/whole_heads."""
     folders = [data_folder() / folder for folder in data.whole_heads]
-    files = {folder: options.out / "whole_heads" / f"{folder.name}.nii.gz" for folder in folders}
+    names = dict(zip(folders, name_studies(folders), strict=True))
+    files = {folder: options.out / "whole_heads" / f"{name}.nii.gz" for folder, name in names.items()}
     trained = options.start is not None and read_checkpoint(options.start).get("stage") == "joint"
     if options.stage != "joint" or not (trained or all(file.exists() for file in files.values())):
         raise ConfigError(
             "heads without lesion masks are labelled by the weights that a joint stage starts from.",
             "Give --start a checkpoint of the joint stage, or drop whole_heads.",
         )
-    return [load_whole_head(folder, network, file) for folder, file in files.items()]
+    return [replace(load_whole_head(folder, network, file), name=names[folder]) for folder, file in files.items()]
 
 
 def _synthesise(options: argparse.Namespace) -> None:
@@ -130,22 +145,36 @@ def _synthesise(options: argparse.Namespace) -> None:
 
 def _calibrate(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
-    network = load_network(options.checkpoint)
+    network, content = load_network(options.checkpoint), read_checkpoint(options.checkpoint)
+    if content.get("stage") == "autoencoder":
+        raise FormatError(
+            f"{options.checkpoint.name} is of stage 1: its fusion and head are not trained.",
+            "Calibrate a checkpoint of the joint stage.",
+        )
     maps = load_label_maps(Path(options.labelmaps) if options.labelmaps else data_folder() / "labelmaps")
-    _, held_out = split_by_donor(maps, options.held_out.split(","))
-    content = read_checkpoint(options.checkpoint)
+    donors = HELD_OUT
+    if options.held_out is not None:
+        donors = tuple(filter(None, options.held_out.split(",")))
+        check_donors(maps, donors)
+    _, held_out = split_by_donor(maps, donors)
+    anatomies = [each for each in maps if fnmatch(each.name, options.anatomies)]
+    if options.lost and not anatomies:
+        raise StudyError(
+            f"no label map is called {options.anatomies}.",
+            "Name real anatomies by --anatomies, or pass --lost 0 to keep lesions wherever they lie.",
+        )
     before = content.get("calibration", {})
     found: dict[str, Any] = {item.name: before[item.name] for item in fields(Calibration) if item.name in before}
     if options.patches:
         offset = calibrate(network, held_out, patches=options.patches)
-        found |= asdict(offset)
+        found |= asdict(offset) | {"offset": offset.offset + before.get("offset", 0.0)}
         print(
             f"{options.out}: lesion offset {offset.offset:+.2f}, lesion Dice {offset.dice_before:.3f} to "
             f"{offset.dice_after:.3f} on {offset.patches} synthetic patches"
         )
     found |= KEEP_ALL._asdict()
     if options.lost:
-        white = choose_white_matter([each for each in maps if fnmatch(each.name, options.anatomies)], options.lost)
+        white = choose_white_matter(anatomies, options.lost)
         found |= asdict(white)
         print(
             f"{options.out}: lesions from {white.least_white_matter:.2f} white matter around them on, as all but "
@@ -192,7 +221,9 @@ def main(arguments: list[str] | None = None) -> int:
     adjust.add_argument("checkpoint", type=Path, help="averaged weights of the joint stage")
     adjust.add_argument("--out", type=Path, required=True, help="checkpoint to write")
     adjust.add_argument("--labelmaps", help="folder of label maps (default: labelmaps in RMR_DATA)")
-    adjust.add_argument("--held-out", default=",".join(HELD_OUT), help="lesion donors to look at (default %(default)s)")
+    adjust.add_argument(
+        "--held-out", help=f"lesion donors to look at (default: those there are of {','.join(HELD_OUT)})"
+    )
     adjust.add_argument(
         "--patches", type=int, default=96, help="patches to look at (default %(default)s; 0: the threshold stays)"
     )

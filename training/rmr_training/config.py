@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ import msgspec
 
 from rmr_sdk.errors import ConfigError, StudyError
 
-from .data import load_label_maps, split_by_donor
-from .models import Preset, find_preset
-from .real import load_real_study
+from .checkpoint import load_network, read_checkpoint
+from .data import LabelMap, load_label_maps, split_by_donor
+from .models import Preset, RmrFusion, find_preset
+from .real import load_real_study, name_studies
 from .recipe import Recipe, Stage
 from .stages import Material
 from .synthesis import Ranges
@@ -36,19 +37,56 @@ HELD_OUT = ("05", "09", "20", "28")
 """Lesion donors kept for validation by default; 09, 20 and 28 are lesions on the template, 05 a real anatomy too."""
 
 
+AMOUNTS = ("bias", "noise", "rotation", "scale", "elastic", "misalignment")
+"""Ranges that are no probabilities."""
+
+
 class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Shape of a new network: a preset, and what differs from it."""
 
-    preset: str = "edge"
+    preset: str | None = None
     head: str | None = None
     head_options: dict[str, Any] = {}
 
     def build(self) -> Preset:
         """Return the preset with the head that is asked for."""
-        preset = find_preset(self.preset)
+        preset = find_preset(self.preset or "edge")
         if self.head is None:
+            if self.head_options:
+                raise ConfigError(
+                    "head_options are given without a head.", f"Add head = {preset.head!r}, or drop them.", key="head"
+                )
             return preset
         return replace(preset, name=f"{preset.name}-{self.head}", head=self.head, head_options=self.head_options)
+
+
+def start_network(config: NetworkConfig, start: Path | None, stage: Stage) -> RmrFusion:
+    """Build the network that a run begins with: a new one, or that of a checkpoint.
+
+    A joint stage may put another head or fusion network on the autoencoder of a stage 1 with the same encoders.
+
+    Raises:
+        FormatError: The checkpoint cannot be used.
+        ConfigError: Another shape is asked for than the checkpoint has.
+    """
+    if start is None:
+        return RmrFusion(config.build())
+    trained = load_network(start)
+    if config == NetworkConfig():
+        return trained
+    wanted, found = config.build(), trained.preset
+    if msgspec.json.encode(wanted.to_metadata()) == msgspec.json.encode(found.to_metadata()):
+        return trained
+    of_stage_1 = read_checkpoint(start).get("stage") == "autoencoder"
+    if not (stage == "joint" and of_stage_1 and wanted.encoder == found.encoder):
+        raise ConfigError(
+            f"{start.name} is of preset {found.name} with the head {found.head}; asked for is {wanted.name} with "
+            f"{wanted.head}.",
+            "Drop preset and head, or start a joint stage from a stage 1 with the same encoders.",
+        )
+    network = RmrFusion(wanted)
+    network.autoencoder.load_state_dict(trained.autoencoder.state_dict())
+    return network
 
 
 class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,7 +130,7 @@ def read_config(path: Path | None) -> RunConfig:
         return RunConfig()
     try:
         return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), RunConfig)
-    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path.name} is not a usable configuration: {error}.", "See docs/training.md.") from error
 
 
@@ -106,7 +144,7 @@ def make_recipe(stage: Stage, config: RunConfig, flags: Mapping[str, Any]) -> Re
         recipe = msgspec.convert({**config.recipe, **flags, "stage": stage}, Recipe)
     except msgspec.ValidationError as error:
         raise ConfigError(f"the recipe cannot be used: {error}.", "See docs/training.md for its keys.") from error
-    unknown = sorted(config.recipe.keys() - asdict(recipe).keys())
+    unknown = sorted(config.recipe.keys() - (asdict(recipe).keys() - {"stage"}))
     if unknown:
         raise ConfigError(
             f"the recipe has no key {unknown[0]!r}.", "See docs/training.md for its keys.", key=unknown[0]
@@ -115,22 +153,36 @@ def make_recipe(stage: Stage, config: RunConfig, flags: Mapping[str, Any]) -> Re
     wrong = [key for key in positive if getattr(recipe, key) <= 0]
     if wrong:
         raise ConfigError(f"{wrong[0]} is {getattr(recipe, wrong[0])}.", "It must be above 0.", key=wrong[0])
+    _check_shares({key: getattr(recipe, key) for key in ("real_share", "whole_heads_share", "degrade_inputs", "ema")})
     return recipe
+
+
+def _check_shares(values: Mapping[str, float]) -> None:
+    for key, value in values.items():
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{key} is {value}.", "It must be from 0 to 1.", key=key)
 
 
 def make_ranges(config: RunConfig) -> Ranges:
     """Build the ranges of the synthesis.
 
     Raises:
-        ConfigError: A key is unknown or its value has the wrong type.
+        ConfigError: A key is unknown or its value has the wrong type or range.
     """
     unknown = sorted(config.ranges.keys() - asdict(Ranges()).keys())
     if unknown:
         raise ConfigError(f"ranges have no key {unknown[0]!r}.", "See docs/training.md for their keys.", key=unknown[0])
     try:
-        return msgspec.convert(config.ranges, Ranges)
+        ranges = msgspec.convert(config.ranges, Ranges)
     except msgspec.ValidationError as error:
         raise ConfigError(f"the ranges cannot be used: {error}.", "See docs/training.md for their keys.") from error
+    values = asdict(ranges)
+    for key, value in values.items():
+        low, high = value if isinstance(value, tuple) else (value, value)
+        if not 0 <= low <= high:
+            raise ConfigError(f"{key} is {value}.", "It must be at least 0, and the lower bound comes first.", key=key)
+    _check_shares({key: value for key, value in values.items() if isinstance(value, float) and key not in AMOUNTS})
+    return ranges
 
 
 def load_material(data: DataConfig, ranges: Ranges, stage: Stage) -> Material:
@@ -141,8 +193,21 @@ def load_material(data: DataConfig, ranges: Ranges, stage: Stage) -> Material:
     """
     maps = load_label_maps(data_folder() / data.labelmaps)
     train, held_out = split_by_donor(maps, data.held_out)
-    missing = sorted(set(data.held_out) - {m.donor for m in maps})
+    check_donors(maps, data.held_out)
+    folders = [data_folder() / folder for folder in data.real]
+    real = [
+        replace(load_real_study(folder, labelled=stage == "joint"), name=name)
+        for folder, name in zip(folders, name_studies(folders), strict=True)
+    ]
+    return Material(train, held_out, real, ranges)
+
+
+def check_donors(maps: Sequence[LabelMap], held_out: Sequence[str]) -> None:
+    """Refuse to hold out donors that there is no label map of.
+
+    Raises:
+        StudyError: There is one; it is named.
+    """
+    missing = sorted(set(held_out) - {each.donor for each in maps})
     if missing:
         raise StudyError(f"no label map is of lesion donor {missing[0]}.", "Correct held_out.", donor=missing[0])
-    real = [load_real_study(data_folder() / folder, labelled=stage == "joint") for folder in data.real]
-    return Material(train, held_out, real, ranges)

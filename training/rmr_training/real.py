@@ -6,6 +6,8 @@ air that it is background. A study without a mask serves the autoencoder.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from rmr_sdk.errors import GeometryError, InputError, StudyError
+from rmr_sdk.errors import ConfigError, GeometryError, InputError, StudyError
 from rmr_sdk.geometry import AxisMap, Grid, reorient
 from rmr_sdk.intensity import fit_normalisation
 from rmr_sdk.io.nifti import read_volume
@@ -72,6 +74,30 @@ def find_study_folders(folder: Path) -> list[Path]:
             f"no study below {folder.name}.", "Name a folder with t1.nii.gz and flair.nii.gz, or a BIDS tree."
         )
     return found
+
+
+def name_studies(folders: Sequence[Path]) -> list[str]:
+    """Return a name per study folder, all different: its own, with as many parents' as that takes.
+
+    The `anat` folders of a BIDS-like tree are named with their subject, and their session where there is one.
+
+    Raises:
+        ConfigError: A study is given twice.
+    """
+    paths = [folder.resolve() for folder in folders]
+    twice = [path.name for path, count in Counter(paths).items() if count > 1]
+    if twice:
+        raise ConfigError(f"study {twice[0]} is given more than once.", "Give each study once.", study=twice[0])
+    return [_distinct_name(path, paths) for path in paths]
+
+
+def _distinct_name(path: Path, others: Sequence[Path]) -> str:
+    parts, depth = path.parts, 1
+    if path.name == "anat":
+        depth = 3 if path.parent.name.startswith("ses-") else 2
+    while any(other != path and other.parts[-depth:] == parts[-depth:] for other in others):
+        depth += 1
+    return "/".join(parts[-depth:])
 
 
 def load_real_study(folder: Path, labelled: bool) -> RealStudy:

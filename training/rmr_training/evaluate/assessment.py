@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from rmr_sdk.errors import ConfigError, StudyError
 
+from ..real import name_studies
 from .baselines import BASELINES
-from .cases import Case, load_case, name_cases
+from .cases import Case, load_case
 from .conditions import CLEAN, check_conditions, damage_study
 from .fusion_quality import FusionReference
 from .segmentation import compare_masks, count_lesions
@@ -121,7 +122,7 @@ def assess(subject: Subject, folders: Sequence[Path], plan: Plan, tell: Told | N
     _check_subject(subject, plan)
     evaluation = Evaluation(dict(subject.facts), plan)
     levels = list(plan.levels())
-    for number, (name, folder) in enumerate(zip(name_cases(folders), folders, strict=True)):
+    for number, (name, folder) in enumerate(zip(name_studies(folders), folders, strict=True)):
         case = _load(subject, plan, folder, name)
         evaluation.studies.append(_describe(case))
         reference = _reference(case) if plan.fusion else None

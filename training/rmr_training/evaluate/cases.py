@@ -6,8 +6,7 @@ it. A study without may be as the scanner wrote it: it is brought onto the netwo
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rmr_sdk.errors import ConfigError, FormatError, GeometryError, InputError, StudyError
+from rmr_sdk.errors import FormatError, GeometryError, InputError, StudyError
 from rmr_sdk.geometry import AxisMap, reorient
 from rmr_sdk.intensity import IntensityMap
 from rmr_sdk.io.nifti import read_volume
@@ -96,21 +95,6 @@ def load_case(folder: Path, manifest: Manifest, name: str | None = None) -> Case
             masks = {key: np.ascontiguousarray(axes.apply(mask)) for key, mask in truth.items()}
             return Case(name, Study(contrasts), axes, dict(prepared.intensity), masks, notes)
         return _on_common_grid(name, prepared, manifest, notes)
-
-
-def name_cases(folders: Sequence[Path]) -> list[str]:
-    """Return a name per study folder, all different.
-
-    Raises:
-        ConfigError: A study is given twice.
-    """
-    paths = [folder.resolve() for folder in folders]
-    shared = {name for name, count in Counter(path.name for path in paths).items() if count > 1}
-    names = [f"{path.parent.name}/{path.name}" if path.name in shared else path.name for path in paths]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ConfigError(f"study {twice[0]} is given more than once.", "Give each study once.", study=twice[0])
-    return names
 
 
 def _on_common_grid(name: str, prepared: Prepared, manifest: Manifest, notes: tuple[str, ...]) -> Case:
