@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from rmr_export import export_bundle, load_own
 from rmr_sdk.errors import ConfigError, StudyError
@@ -20,7 +22,7 @@ from rmr_training.data import LabelMap
 from rmr_training.evaluate.subjects import open_subject
 from rmr_training.models import RmrFusion
 from rmr_training.sureness import Segmented
-from rmr_training.synthesis import LESION, WHITE
+from rmr_training.synthesis import LESION, WHITE, Sample
 from tests.training.test_stages import TINY, network
 from tests.training.test_synthesis import phantom
 
@@ -41,6 +43,12 @@ def table(true_at: float, false_at: float, voxels: int = 8) -> Segmented:
 
 
 RULE = LesionRule(LESION, WHITE)
+
+
+class Nothing:
+    """What a network without a head makes."""
+
+    labels = probability = None
 
 
 def test_f1_of_levels_of_a_hand_made_head() -> None:
@@ -125,6 +133,46 @@ def test_a_network_is_run_over_heads_of_label_maps() -> None:
     assert first.least_lesion_probability in sureness.LEVELS
     assert sureness.choose_levels(net, [label_map(labels)], per_map=2, side=48) == first
     assert all(value.equal(weights[name]) for name, value in net.state_dict().items())
+
+
+def test_all_heads_but_the_first_can_be_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, int]] = []
+
+    def note(net: RmrFusion, head: Sample, *damage: Any) -> Segmented:
+        done.append(damage)
+        return table(0.9, 0.4)
+
+    monkeypatch.setattr(sureness, "segment", note)
+    labels = phantom()
+    labels[12:15, 28:31, 28:31] = LESION  # small enough for a small load
+    maps = [label_map(labels, donor) for donor in ("1", "2")]
+    sureness.choose_levels(network(), maps, per_map=3, side=48)
+    assert set(done) == {("clean", 0)}
+    done.clear()
+    sureness.choose_levels(network(), maps, per_map=3, side=48, damaged=True)
+    assert done[:4] == [("clean", 0)] * 4
+    assert done[4::2] == done[5::2]  # a head with all lesions, and one with few
+    assert done[4::2] == list(sureness.DAMAGES[:4])
+    assert len(set(sureness.DAMAGES)) == 15
+
+
+def test_damage_changes_what_the_network_sees_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(sureness, "infer_network", lambda net, prepared, manifest: seen.append(prepared) or Nothing)
+    head = sureness.make_head(label_map(phantom()), sureness.keyed_generator(1), 96)
+    before = head.flair.clone()
+    for damage in (("clean", 0), ("thick", 3), ("thick", 3)):
+        with pytest.raises(ConfigError, match="no segmentation head"):
+            sureness.segment(network(), head, *damage)
+    clean, thick, again = (prepared.arrays["FLAIR"] for prepared in seen)
+    assert torch.equal(head.flair, before)
+    np.testing.assert_array_equal(clean, head.flair[0].numpy())
+    np.testing.assert_array_equal(thick, again)
+    inside = clean > 0
+    assert np.abs(thick - clean)[inside].mean() > 0.01
+    assert not thick[~inside].any()
+    rows = np.abs(np.diff(thick, axis=0))[:, inside.any(0)].mean()
+    assert rows < 0.8 * np.abs(np.diff(clean, axis=0))[:, inside.any(0)].mean()
 
 
 def test_heads_are_upright_and_whole() -> None:

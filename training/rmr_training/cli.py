@@ -181,7 +181,10 @@ def _calibrate(options: argparse.Namespace) -> None:
             f"{white.true_lesions_dropped} of {white.true_lesions} of real anatomies have"
         )
     if options.heads:
-        chosen = choose_levels(network, held_out, options.heads, least_white_matter=found["least_white_matter"])
+        white_matter = found["least_white_matter"]
+        chosen = choose_levels(
+            network, held_out, options.heads, least_white_matter=white_matter, damaged=options.damaged
+        )
         by_load = chosen.lesion_threshold
         found |= asdict(chosen) | {"lesion_threshold": msgspec.to_builtins(by_load)}
         voxels = (
@@ -238,6 +241,8 @@ def main(arguments: list[str] | None = None) -> int:
         "heads of each label map at each load to choose probabilities of lesions on (default %(default)s; 0: keep all)"
     )
     adjust.add_argument("--heads", type=int, default=3, help=about)
+    about = "damage all but the first of these heads, in one way each, as evaluate does"
+    adjust.add_argument("--damaged", action="store_true", help=about)
     adjust.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (default: all cores)")
     adjust.set_defaults(command=_calibrate)
     add_evaluate(commands)

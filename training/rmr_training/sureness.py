@@ -6,7 +6,9 @@ with the lesions of their own patient tell: the highest level is taken at which 
 The other two are chosen on synthetic heads of held-out lesion donors. A network finds things that it is not sure of,
 about as many in every head: where there is much lesion most of them are lesion too, where there is little most are
 none. So every donor is seen with all of its lesions and with few of them, both count alike, and the threshold of a
-voxel may differ between loads; the pair with the best Dice is taken. Then the mean probability from which on a
+voxel may differ between loads; the pair with the best Dice is taken. Where scans may be damaged, all heads of a map but
+the first can be damaged too, in one way each, as `rmr-train evaluate` damages studies: that makes a network less sure,
+and a threshold that suits clean heads alone drops what it still finds. Then the mean probability from which on a
 connected lesion is kept, by lesion-wise F1: what is dropped are whole lesions, which Dice hardly feels. Of equals the
 least are taken. Figures are averaged over the heads of a donor at a load, then over these. Whole heads are needed: the
 border of a patch cuts lesions, and the runtime blends tiles.
@@ -34,6 +36,7 @@ from rmr_sdk.study import Study
 
 from .checkpoint import NORMALISATION
 from .data import LabelMap
+from .evaluate.conditions import CLEAN, CONDITIONS, damage_study
 from .evaluate.segmentation import count_lesions
 from .evaluate.subjects import infer_network, network_manifest
 from .models import RmrFusion
@@ -58,6 +61,9 @@ FEW_ML = 1.0
 
 SIDE = 192
 """Side of a synthetic head in voxels: a brain of ordinary size fits in."""
+
+DAMAGES = tuple((name, strength) for strength in (1, 2, 3) for name in CONDITIONS)
+"""Kinds of damage and their strengths, in the order in which heads get them."""
 
 HEADS = Ranges(rotation=0.1, whole_head=0.0, new_lesions=0.3, no_lesions=0.0, look_alikes=1.0)
 """Heads upright as in a scanner, stripped, with the lesions of their donor and all that looks like one."""
@@ -150,6 +156,7 @@ def choose_levels(
     per_map: int = 3,
     side: int = SIDE,
     least_white_matter: float = 0.0,
+    damaged: bool = False,
 ) -> Levels:
     """Find threshold and level on synthetic heads; the network stays as it is.
 
@@ -159,14 +166,15 @@ def choose_levels(
         per_map: Heads made of each label map at each load.
         side: Side of a head in voxels.
         least_white_matter: Share of white matter around a lesion without which it is dropped in any case.
+        damaged: Damage the second and further heads of each map.
 
     Raises:
         StudyError: There is no label map, or no lesion on any head.
     """
     groups: dict[str, list[Segmented]] = {}
-    for name, head in _draw_heads(maps, per_map, side):
+    for name, head, damage in _draw_heads(maps, per_map, side, damaged):
         if bool((head.labels == LESION).any()):
-            groups.setdefault(name, []).append(segment(network, head))
+            groups.setdefault(name, []).append(segment(network, head, *damage))
     if not groups:
         raise StudyError("there is no lesion on the synthetic heads.", "Hold out donors with lesions.")
     rule = LesionRule(LESION, WHITE, least_white_matter=least_white_matter)
@@ -176,13 +184,16 @@ def choose_levels(
     return Levels(threshold, *dice, level, *f1, sum(map(len, groups.values())))
 
 
-def _draw_heads(maps: Sequence[LabelMap], per_map: int, side: int) -> Iterator[tuple[str, Sample]]:
-    """Make heads of every map with all of its lesions and with few, and name donor and load of each."""
+def _draw_heads(
+    maps: Sequence[LabelMap], per_map: int, side: int, damaged: bool
+) -> Iterator[tuple[str, Sample, tuple[str, int]]]:
+    """Make heads of every map with all of its lesions and with few; name donor and load, and the damage to be done."""
     for number in range(per_map):
         for index, each in enumerate(maps):
             generator = keyed_generator(VALIDATION_SEED, number, index)
-            yield each.donor, make_head(each, generator, side)
-            yield f"{each.donor}, few", make_head(keep_few(each, generator), generator, side)
+            damage = DAMAGES[((number - 1) * len(maps) + index) % len(DAMAGES)] if damaged and number else (CLEAN, 0)
+            yield each.donor, make_head(each, generator, side), damage
+            yield f"{each.donor}, few", make_head(keep_few(each, generator), generator, side), damage
 
 
 def keep_few(source: LabelMap, generator: torch.Generator) -> LabelMap:
@@ -242,13 +253,28 @@ def f1_of_levels(head: Segmented, rule: LesionRule) -> list[float]:
     return found
 
 
-def segment(network: RmrFusion, head: Sample) -> Segmented:
-    """Run a network over a head, tile by tile as the runtime does; what is returned is cut to what is no background."""
+def segment(network: RmrFusion, head: Sample, condition: str = CLEAN, strength: int = 0) -> Segmented:
+    """Run a network over a head, tile by tile as the runtime does; what is returned is cut to what is no background.
+
+    Args:
+        network: With a segmentation head.
+        head: Stays as it is.
+        condition: What is done to both contrasts first, a name of `evaluate.CONDITIONS` or "clean".
+        strength: 1, 2 or 3.
+
+    Raises:
+        ConfigError: The network has no segmentation head.
+    """
     manifest = network_manifest(network.preset, NORMALISATION)
     images = {name: image[0].numpy() for name, image in zip(manifest.contrasts, (head.t1w, head.flair), strict=True)}
     depth, height, width = head.labels.shape
     grid = reorient(Grid((depth, height, width), np.eye(4)), manifest.orientation).grid
-    prepared = prepare(Study.from_arrays(images, affine=grid.affine), manifest, align="header")
+    study = Study.from_arrays(images, affine=grid.affine)
+    prepared = prepare(study, manifest, align="header")
+    if condition != CLEAN:
+        axes = reorient(grid, manifest.orientation)
+        damaged = damage_study(study, axes, prepared.intensity, condition, strength, str(VALIDATION_SEED))
+        prepared = prepare(damaged, manifest, align="header")
     outputs = infer_network(network, prepared, manifest)
     if outputs.labels is None or outputs.probability is None:
         raise ConfigError("the network has no segmentation head.", "Calibrate a checkpoint of the joint stage.")
