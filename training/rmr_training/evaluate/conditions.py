@@ -8,7 +8,7 @@ exactly 0 was masked out after the scan, so it stays 0 in every condition.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,7 +147,7 @@ def check_conditions(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def damage_study(
-    study: Study, axes: AxisMap, intensity: dict[str, IntensityMap], condition: str, strength: int, seed: str
+    study: Study, axes: AxisMap, intensity: Mapping[str, IntensityMap], condition: str, strength: int, seed: str
 ) -> Study:
     """Damage contrasts of a study.
 
