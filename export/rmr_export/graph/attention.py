@@ -114,7 +114,9 @@ class StaticAttention(nn.Module):
         bias[:width] = weights.qkv.bias.detach()[:width]
         self.qkv = Dense(weights.qkv.weight * scale[:, None], bias * scale)
         proj = weights.proj
-        self.proj = Dense(proj.weight, proj.bias + proj.weight @ weights.qkv.bias[2 * width :])
+        # In float64: the order of a float32 product is the processor's own, and graphs would differ in their last bits.
+        folded = proj.bias.double() + proj.weight.double() @ weights.qkv.bias[2 * width :].double()
+        self.proj = Dense(proj.weight, folded.float())
         self.position_bias = nn.Parameter(weights.position_bias(self.places).contiguous())
 
     def attend(self, qkv: Tensor) -> Tensor:
