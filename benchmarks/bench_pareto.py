@@ -5,7 +5,7 @@
 
 Every size starts from the same seed and sees the same synthetic patches in the same order; fusion, head and autoencoder
 are trained together, without stage 1 and without real studies. Nine patches of ten lie near a lesion, none lacks its
-lesions or shows a whole head: with patches as the release has them no size finds a lesion within such a budget. A run
+lesions or shows a whole head: of patches as the release has them no size had learnt a lesion after 300 steps. A run
 that was cut off goes on from its last checkpoint, one that is finished is not repeated. The real study is there for the
 clock alone: its lesion mask is not opened.
 """

@@ -200,14 +200,10 @@ Manifest with_levels(Manifest manifest, const rmr_open_options& options) {
     fail(kConfigError, manifest.name + " has no lesion class, and a level of lesions is asked for.",
          "Leave lesion_threshold, least_lesion_probability and least_white_matter 0.");
   }
-  if (share > 0.0) {
-    const auto white = std::find(manifest.classes.begin(), manifest.classes.end(), kWhiteMatter);
-    if (white == manifest.classes.end()) {
-      fail(kConfigError,
-           "least_white_matter is " + number(share) + ", and " + manifest.name + " has no class \"white_matter\".",
-           "Leave it 0.");
-    }
-    manifest.white_matter = static_cast<int>(white - manifest.classes.begin());
+  if (share > 0.0 && manifest.white_matter < 0) {
+    fail(kConfigError,
+         "least_white_matter is " + number(share) + ", and " + manifest.name + " has no class \"white_matter\".",
+         "Leave it 0.");
   }
   return manifest;
 }

@@ -151,10 +151,11 @@ void read_classes(const Json& json, Manifest& manifest) {
   const auto found = std::find(classes.begin(), classes.end(), json.at("lesion_class").text(is_label, 64));
   if (found == classes.end() || found == classes.begin()) json.at("lesion_class").refuse("it is no foreground class");
   manifest.lesion_class = static_cast<int>(found - classes.begin());
-  if (manifest.least_white_matter <= 0.0) return;
-  const auto white = std::find(classes.begin(), classes.end(), kWhiteMatter);
-  if (white == classes.end()) json.at("least_white_matter").refuse("there is no class \"white_matter\"");
-  manifest.white_matter = static_cast<int>(white - classes.begin());
+  const auto white = std::find(classes.begin(), classes.end(), "white_matter");
+  if (white != classes.end()) manifest.white_matter = static_cast<int>(white - classes.begin());
+  if (manifest.least_white_matter > 0.0 && manifest.white_matter < 0) {
+    json.at("least_white_matter").refuse("there is no class \"white_matter\"");
+  }
 }
 
 void read_files(const Json& json, Manifest& manifest) {

@@ -12,8 +12,6 @@ namespace rmr::capi {
 
 using Triple = std::array<int64_t, 3>;
 
-inline constexpr char kWhiteMatter[] = "white_matter";  // the class that least_white_matter is about
-
 struct Normalisation {
   bool robust = false;  // otherwise minimum and maximum
   double percentile = 99.0, floor_fraction = 0.02, high = 1.5;
@@ -47,7 +45,7 @@ struct Manifest {
   int lesion_class = -1;
   double least_lesion_probability = 0.0;
   double least_white_matter = 0.0;
-  int white_matter = 0;  // the class, where least_white_matter is above 0
+  int white_matter = -1;  // the class; -1 where there is none, or no lesion
   LesionThreshold lesion_threshold;
   std::vector<BundleFile> artifacts;
   BundleFile golden;

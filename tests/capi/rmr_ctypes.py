@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_double, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from rmr_sdk.study import Study
 from rmr_sdk.volume import Volume
@@ -18,6 +20,9 @@ DTYPES = {"uint8": 1, "int16": 2, "uint16": 3, "float32": 4}
 PRECISIONS = {"auto": 0, "fp32": 1, "bf16": 2, "fp16": 3, "int8": 4}
 ALIGN = {"none": 0, "header": 1}
 STAGES = ("prepare", "infer", "measure")
+
+USAGE, INPUT, BUNDLE, ENGINE, CANCELLED = 2, 3, 4, 5, 130
+"""Statuses."""
 
 
 class Sized(Structure):
@@ -357,3 +362,15 @@ class CPipeline:
             reference=None if reference is None else reference.encode(),
             progress=PROGRESS(report) if progress else PROGRESS(),
         )
+
+
+@contextmanager
+def refuses(status: int, kind: str, words: str) -> Iterator[None]:
+    """Expect a failure."""
+    with pytest.raises(RmrFailure, match=words) as caught:
+        yield
+    assert (caught.value.status, caught.value.kind) == (status, kind)
+
+
+Opener = Callable[..., CPipeline]
+"""Opens the tiny bundle, or another; see `open_c`."""

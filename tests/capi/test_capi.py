@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rmr_ctypes import COutcome, CPipeline, Library, OpenOptions
+from rmr_ctypes import COutcome, CPipeline, Library, Opener, OpenOptions
 from tiny_study import make_doubtful, make_grid, make_study, make_tiny
 
 import rmr_sdk
@@ -25,7 +25,6 @@ from rmr_sdk.result import Result
 from rmr_sdk.volume import Volume
 
 MIB = 2**20
-Opener = Callable[..., CPipeline]
 
 
 def assert_same(found: COutcome, expected: Result) -> None:
