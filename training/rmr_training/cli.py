@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rmr_sdk.errors import ConfigError, FormatError, RmrError, StudyError
 
+from .averaging import average
 from .calibration import Calibration, calibrate
 from .checkpoint import KEEP_ALL, load_network, read_checkpoint, save_checkpoint
 from .cli_evaluate import add_evaluate
@@ -197,8 +198,13 @@ def _calibrate(options: argparse.Namespace) -> None:
             f"lesions from {chosen.least_lesion_probability:.2f} on, lesion-wise F1 {chosen.f1_before:.3f} to "
             f"{chosen.f1_after:.3f} on {chosen.heads} synthetic heads"
         )
-    kept = {k: v for k, v in content.items() if k in ("step", "recipe", "studies")}
+    kept = {k: v for k, v in content.items() if k in ("step", "recipe", "studies", "mean_of")}
     save_checkpoint(options.out, network, "joint", {**kept, "calibration": found})
+
+
+def _average(options: argparse.Namespace) -> None:
+    average(options.checkpoints, options.out)
+    print(f"{options.out}: the mean of {len(options.checkpoints)} checkpoints; calibrate it before it is exported")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -218,6 +224,10 @@ def main(arguments: list[str] | None = None) -> int:
     synthesise.add_argument("--side", type=int, default=64)
     synthesise.add_argument("--seed", type=int, default=0)
     synthesise.set_defaults(command=_synthesise)
+    mean = commands.add_parser("average", help="take the mean of the weights of checkpoints of one network")
+    mean.add_argument("checkpoints", type=Path, nargs="+", help="averaged weights; step and recipe are the last one's")
+    mean.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    mean.set_defaults(command=_average)
     adjust = commands.add_parser(
         "calibrate", help="choose lesion threshold and which lesions to keep on label maps and synthetic data"
     )
