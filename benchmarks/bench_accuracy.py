@@ -23,14 +23,16 @@ import msgspec
 import numpy as np
 from exported import open_checkpoint
 from machine import machine_facts, result_path
+from numpy.typing import NDArray
 from release_plan import Plan, read_plan, studies_seen
 
 from rmr_sdk import Bundle, Pipeline, Study
 from rmr_sdk.io.nifti import read_volume
 from rmr_sdk.manifest import Accuracy
-from rmr_training.evaluate import LesionFigures, compare_lesions
+from rmr_training.evaluate import LesionFigures, compare_lesions, count_by_size
 
 Row = dict[str, Any]
+Mask = NDArray[np.bool_]
 
 METRICS = {
     "lesion_dice": "dice",
@@ -40,15 +42,20 @@ METRICS = {
 """Names of the figures in a manifest, and in a row."""
 
 
-def assess(pipeline: Pipeline, folder: Path, overlap: float) -> LesionFigures:
-    """Segment one study and compare its lesions with `lesion.nii.gz`, on the study's own grid."""
+def lesion_masks(pipeline: Pipeline, folder: Path, overlap: float) -> tuple[Mask, Mask, tuple[float, float, float]]:
+    """Segment one study; return its lesions and those of `lesion.nii.gz`, on the study's own grid, and its spacing."""
     result = pipeline.run(Study.from_folder(folder), overlap=overlap)
     truth, _ = read_volume(folder / "lesion.nii.gz")
     assert result.labels is not None
     assert result.classes is not None
     assert result.lesion_class is not None
     predicted = result.labels.data == result.classes.index(result.lesion_class)
-    return compare_lesions(folder.name, predicted, np.asarray(truth.data) > 0, truth.grid.spacing_mm)
+    return predicted, np.asarray(truth.data) > 0, truth.grid.spacing_mm
+
+
+def assess(pipeline: Pipeline, folder: Path, overlap: float) -> LesionFigures:
+    """Segment one study and compare its lesions with `lesion.nii.gz`."""
+    return compare_lesions(folder.name, *lesion_masks(pipeline, folder, overlap))
 
 
 def refuse_seen(checkpoint: Path, study: str) -> None:
@@ -90,8 +97,10 @@ def measure(studies: Sequence[Path], precision: str, overlap: float, bundle: str
     rows = []
     for folder in studies:
         with open_unseen(plan, bundle, folder.name, precision) as (pipeline, model):
-            figures = assess(pipeline, folder, overlap)
-        rows.append({**asdict(figures), "model": model, "precision": precision})
+            masks = lesion_masks(pipeline, folder, overlap)
+        figures = compare_lesions(folder.name, *masks)
+        by_size = [asdict(counts) for counts in count_by_size(*masks)]
+        rows.append({**asdict(figures), "by_size": by_size, "model": model, "precision": precision})
         print(
             f"{folder.name} by {model}: Dice {figures.dice:.3f}, sensitivity {figures.sensitivity:.2f}, "
             f"false {figures.false_lesions}",

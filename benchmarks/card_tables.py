@@ -26,6 +26,22 @@ def stability_table() -> str:
     return f"{table(header, rows)}\n\n{source}"
 
 
+def sizes_table() -> str:
+    """Lesions found and false ones, by how large they are."""
+    found = newest("accuracy")
+    if not found or "by_size" not in found["studies"][0]:
+        return "Not measured yet."
+    header = ["study", "lesions of (mm3)", "in the consensus", "found", "false"]
+    rows = []
+    for study in found["studies"]:
+        for row in study["by_size"]:
+            upper = (
+                f"from {row['from_mm3']:g}" if row["to_mm3"] is None else f"{row['from_mm3']:g} to {row['to_mm3']:g}"
+            )
+            rows.append([study["study"], upper, row["lesions"], row["touched"], row["false_lesions"]])
+    return table(header, rows) + f"\n\nn = {len(found['studies'])} studies ({found['date']})."
+
+
 def confidence_table() -> str:
     """Figures of each study when only what has some probability is kept."""
     found = newest("confidence")

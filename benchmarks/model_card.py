@@ -33,6 +33,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **tables.TABLES,
     "stability": card_tables.stability_table,
     "heads": card_tables.heads_table,
+    "sizes": card_tables.sizes_table,
     "confidence": card_tables.confidence_table,
     "claims": card_tables.claims_table,
 }

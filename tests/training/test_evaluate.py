@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rmr_training.evaluate import compare_lesions, compare_masks
+from rmr_training.evaluate import compare_lesions, compare_masks, count_by_size
 
 UNIT = (1.0, 1.0, 1.0)
 
@@ -101,3 +101,23 @@ def test_specks_alone_find_nothing() -> None:
     predicted[18, 18, 18] = True
     found = compare_lesions("study", predicted, truth, UNIT)
     assert (found.lesion_f1, found.false_lesions) == (0.0, 0)
+
+
+def test_lesions_are_counted_by_their_size() -> None:
+    truth, predicted = np.zeros((2, 24, 24, 24), bool)
+    truth[2:4, 2:4, 2:4] = True  # 8 voxels, touched
+    truth[2:4, 2:4, 12:14] = True  # 8 voxels, missed
+    truth[10:14, 10:14, 2:6] = True  # 64 voxels, touched
+    predicted[3, 3, 3] = True
+    predicted[10:12, 10:14, 2:6] = True
+    predicted[20:22, 20:22, 2:8] = True  # 24 voxels, false
+    predicted[20, 20, 20] = True  # a single voxel, neither found nor false
+    small, middling, large = count_by_size(predicted, truth, UNIT)
+    assert (small.from_mm3, small.to_mm3, small.lesions, small.touched, small.false_lesions) == (0, 15, 2, 1, 0)
+    assert (middling.lesions, middling.touched, middling.false_lesions) == (0, 0, 1)
+    assert (large.from_mm3, large.to_mm3, large.lesions, large.touched, large.false_lesions) == (60, None, 1, 1, 0)
+    overall = compare_lesions("study", predicted, truth, UNIT)
+    assert overall.sensitivity == pytest.approx(2 / 3)
+    assert overall.false_lesions == 1
+    small, middling, large = count_by_size(predicted, truth, (1.0, 1.0, 4.0))
+    assert (small.lesions, middling.lesions, large.lesions) == (0, 2, 1), "volumes, not voxels"

@@ -10,7 +10,15 @@ from .conditions import CLEAN, CONDITIONS, damage_study
 from .fusion_quality import FusionFigures, FusionReference
 from .network import evaluate, load_study, predict, to_table
 from .report import to_document, write_report
-from .segmentation import SMALLEST_LESION_MM3, ClassFigures, LesionFigures, compare_lesions, compare_masks
+from .segmentation import (
+    SMALLEST_LESION_MM3,
+    ClassFigures,
+    LesionFigures,
+    SizeCounts,
+    compare_lesions,
+    compare_masks,
+    count_by_size,
+)
 from .subjects import BundleSubject, NetworkSubject, Outcome, Subject, open_subject
 
 __all__ = [
@@ -28,10 +36,12 @@ __all__ = [
     "NetworkSubject",
     "Outcome",
     "Plan",
+    "SizeCounts",
     "Subject",
     "assess",
     "compare_lesions",
     "compare_masks",
+    "count_by_size",
     "damage_study",
     "evaluate",
     "load_case",

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -29,6 +30,10 @@ Spacing = tuple[float, float, float]
 
 SMALLEST_LESION_MM3 = 3.0
 """Predicted lesions below this count neither as found nor as false; raters do not mark single voxels."""
+
+
+LESION_SIZES_MM3 = (0.0, 15.0, 60.0, math.inf)
+"""Where lesions are parted by volume: of a ball of 3 and of 5 mm across."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,25 @@ class LesionCounts:
     sensitivity: float
     false_lesions: int
     lesion_f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class SizeCounts:
+    """Lesions of a range of volumes.
+
+    Attributes:
+        from_mm3: Least volume.
+        to_mm3: Volume below which they are; None where there is no limit.
+        lesions: Lesions of the truth that have this volume there.
+        touched: Those of them that the prediction touches.
+        false_lesions: Lesions that have it in the prediction and touch none of the truth.
+    """
+
+    from_mm3: float
+    to_mm3: float | None
+    lesions: int
+    touched: int
+    false_lesions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +139,35 @@ def count_lesions(predicted: Mask, truth: Mask, spacing_mm: Spacing) -> LesionCo
 
     Lesions are 26-connected; one counts as found when a single voxel of it is.
     """
-    structure = np.ones((3, 3, 3), bool)
-    found, n_found = ndimage.label(predicted, structure)
-    real, n_real = ndimage.label(truth, structure)
-    sizes = np.bincount(found.ravel(), minlength=n_found + 1) * float(np.prod(spacing_mm))
-    counted = {i for i in range(1, n_found + 1) if sizes[i] >= SMALLEST_LESION_MM3}
-    true_found = counted & set(np.unique(found[truth]).tolist())
-    touched = len(set(np.unique(real[predicted]).tolist()) - {0})
-    sensitivity = touched / n_real if n_real else math.nan
-    precision = len(true_found) / len(counted) if counted else 0.0
-    return LesionCounts(
-        sensitivity, len(counted - true_found), _f1(sensitivity, precision, bool(n_real), bool(counted))
-    )
+    real, touched = _label(truth, predicted, spacing_mm)
+    found, true_found = _label(predicted, truth, spacing_mm)
+    counted = found >= SMALLEST_LESION_MM3
+    sensitivity = float(touched.mean()) if len(real) else math.nan
+    precision = float(true_found[counted].mean()) if counted.any() else 0.0
+    false_lesions = int((counted & ~true_found).sum())
+    return LesionCounts(sensitivity, false_lesions, _f1(sensitivity, precision, bool(len(real)), bool(counted.any())))
+
+
+def count_by_size(predicted: Mask, truth: Mask, spacing_mm: Spacing) -> tuple[SizeCounts, ...]:
+    """Count as `count_lesions` does, lesions of each range of `LESION_SIZES_MM3` by themselves."""
+    real, touched = _label(truth, predicted, spacing_mm)
+    found, true_found = _label(predicted, truth, spacing_mm)
+    false_found = found[(found >= SMALLEST_LESION_MM3) & ~true_found]
+    counts = []
+    for low, high in pairwise(LESION_SIZES_MM3):
+        here = (real >= low) & (real < high)
+        false_here = int(((false_found >= low) & (false_found < high)).sum())
+        limit = None if math.isinf(high) else high
+        counts.append(SizeCounts(low, limit, int(here.sum()), int(touched[here].sum()), false_here))
+    return tuple(counts)
+
+
+def _label(mask: Mask, other: Mask, spacing_mm: Spacing) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the volume of each lesion of a mask, and whether the other mask touches it, (n,) both."""
+    lesions, count = ndimage.label(mask, np.ones((3, 3, 3), bool))
+    voxels = np.bincount(lesions.ravel(), minlength=count + 1)[1:]
+    volumes = voxels.astype(np.float64) * float(np.prod(spacing_mm))
+    return volumes, np.isin(np.arange(1, count + 1), lesions[other])
 
 
 def compare_lesions(study: str, predicted: Mask, truth: Mask, spacing_mm: Spacing) -> LesionFigures:
