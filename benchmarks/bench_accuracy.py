@@ -1,10 +1,12 @@
 """Lesion figures on labelled real studies, run through the product itself, each by weights that have not seen it.
 
     python benchmarks/bench_accuracy.py                     the studies of RMR_DATA/open_ms, by the folds of ms-edge
+    python benchmarks/bench_accuracy.py --plan NAME DIR...  the same by the folds of models/NAME.toml
     python benchmarks/bench_accuracy.py --bundle B DIR...   a bundle, on studies of yours
 
-The folds are trained by the recipe of the released weights, each without one study (`models/ms-edge.toml`). A study
-that has no fold is reported by the bundle itself, unless its manifest says that it was trained on it.
+The folds are trained by the recipe of the released weights, each without one study (`models/NAME.toml`). A study that
+has no fold is reported by the bundle itself, unless its manifest says that it was trained on it. `checkpoint_sha256` of
+a row is the digest of the fold's file, null where the bundle itself reports.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 from exported import open_checkpoint
 from machine import machine_facts, result_path
 from numpy.typing import NDArray
-from release_plan import Plan, read_plan, studies_seen
+from release_plan import Fold, Plan, read_plan, studies_seen
 
 from rmr_sdk import Bundle, Pipeline, Study
 from rmr_sdk.io.nifti import read_volume
@@ -33,6 +35,9 @@ from rmr_training.evaluate import LesionFigures, compare_lesions, count_by_size
 
 Row = dict[str, Any]
 Mask = NDArray[np.bool_]
+
+OVERLAP = 0.25
+"""Of neighbouring tiles, unless asked otherwise."""
 
 METRICS = {
     "lesion_dice": "dice",
@@ -68,6 +73,12 @@ def refuse_seen(checkpoint: Path, study: str) -> None:
         raise SystemExit(f"{checkpoint.name} was trained on {study}: it cannot be reported on it")
 
 
+def find_fold(plan: Plan | None, study: str) -> Fold | None:
+    """Return the fold of a plan that reports a study, None where there is none or its file is not there."""
+    folds = [fold for fold in plan.fold if fold.held_out == study and fold.path.exists()] if plan else []
+    return folds[0] if folds else None
+
+
 @contextmanager
 def open_unseen(
     plan: Plan | None, bundle: str, study: str, precision: str, **options: Any
@@ -79,11 +90,10 @@ def open_unseen(
     Raises:
         SystemExit: Both have seen it.
     """
-    folds = [fold for fold in plan.fold if fold.held_out == study and fold.path.exists()] if plan else []
-    if folds:
-        refuse_seen(folds[0].path, study)
-        with open_checkpoint(folds[0].path, precision, **options) as pipeline:
-            yield pipeline, folds[0].path.stem
+    if fold := find_fold(plan, study):
+        refuse_seen(fold.path, study)
+        with open_checkpoint(fold.path, precision, **options) as pipeline:
+            yield pipeline, fold.path.stem
         return
     manifest = Bundle.open(bundle).manifest
     if study in manifest.training.studies_seen:
@@ -100,7 +110,9 @@ def measure(studies: Sequence[Path], precision: str, overlap: float, bundle: str
             masks = lesion_masks(pipeline, folder, overlap)
         figures = compare_lesions(folder.name, *masks)
         by_size = [asdict(counts) for counts in count_by_size(*masks)]
-        rows.append({**asdict(figures), "by_size": by_size, "model": model, "precision": precision})
+        fold = find_fold(plan, folder.name)
+        origin = {"model": model, "checkpoint_sha256": fold.checkpoint_sha256 if fold else None}
+        rows.append({**asdict(figures), "by_size": by_size, **origin, "precision": precision})
         print(
             f"{folder.name} by {model}: Dice {figures.dice:.3f}, sensitivity {figures.sensitivity:.2f}, "
             f"false {figures.false_lesions}",
@@ -144,34 +156,43 @@ def manifest_entries(rows: Sequence[Row], released: str, overlap: float) -> list
     return entries
 
 
+def report(studies: Sequence[Path], precision: str, overlap: float, bundle: str, plan: Plan | None) -> Row:
+    """Measure every study by the folds of a plan, or by the bundle; return what the benchmark's JSON holds."""
+    rows = measure(studies, precision, overlap, bundle, plan)
+    about = plan or Bundle.open(bundle).manifest
+    return {
+        "benchmark": "accuracy",
+        "date": date.today().isoformat(),
+        "machine": machine_facts(),
+        "bundle": f"{about.name} {about.version}",
+        "precision": precision,
+        "overlap": overlap,
+        "note": describe(rows, about.name),
+        "studies": rows,
+        "accuracy": msgspec.to_builtins(manifest_entries(rows, about.name, overlap)),
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and write its JSON."""
     data = Path(os.environ.get("RMR_DATA", "../shared/data"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", type=Path, nargs="*", help="labelled studies (default: those of RMR_DATA/open_ms)")
-    parser.add_argument("--bundle", default="ms-edge", help="shipped name, folder or .zip (default %(default)s)")
-    parser.add_argument("--overlap", type=float, default=0.25)
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--bundle", default="ms-edge", help="shipped name, folder or .zip (default %(default)s)")
+    weights.add_argument("--plan", metavar="NAME", help="folds of models/NAME.toml, and the shipped bundle NAME")
+    parser.add_argument("--overlap", type=float, default=OVERLAP)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
 
     studies = options.studies or sorted((data / "open_ms").glob("patient*"))
-    plan = read_plan() if options.bundle == "ms-edge" else None
-    rows = measure(studies, options.precision, options.overlap, options.bundle, plan)
-    manifest = Bundle.open(options.bundle).manifest
-    report = {
-        "benchmark": "accuracy",
-        "date": date.today().isoformat(),
-        "machine": machine_facts(),
-        "bundle": f"{plan.name} {plan.version}" if plan else f"{manifest.name} {manifest.version}",
-        "precision": options.precision,
-        "overlap": options.overlap,
-        "note": describe(rows, manifest.name),
-        "studies": rows,
-        "accuracy": msgspec.to_builtins(manifest_entries(rows, manifest.name, options.overlap)),
-    }
+    name = options.plan or ("ms-edge" if options.bundle == "ms-edge" else None)
+    plan = read_plan(name) if name else None
+    bundle = plan.name if plan else options.bundle
+    found = report(studies, options.precision, options.overlap, bundle, plan)
     out = options.out or result_path("accuracy")
-    out.write_text(json.dumps(report, indent=2) + "\n")
+    out.write_text(json.dumps(found, indent=2) + "\n")
     return 0
 
 

@@ -64,13 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def settle(place: Place, budget: Budget, *pools: Pool) -> None:
-    """Keep the settings of a folder of runs; refuse to mix runs of different settings or patches.
+def settle(place: Place, budget: Budget, held_out: Sequence[str], *pools: Pool) -> None:
+    """Keep the settings of a folder of runs; refuse to mix runs of different settings, donors or patches.
 
     Raises:
         SystemExit: The folder holds runs of other settings.
     """
-    settings = json.dumps(asdict(budget) | {"pools": [pool.name for pool in pools]}, indent=1) + "\n"
+    fixed = {"held_out": sorted(held_out), "pools": [pool.name for pool in pools]}
+    settings = json.dumps(asdict(budget) | fixed, indent=1) + "\n"
     file = place.folder / "settings.json"
     if file.exists() and file.read_text() != settings:
         raise SystemExit(f"{place.folder} holds runs of other settings ({file.name}): choose another --out")
@@ -78,20 +79,27 @@ def settle(place: Place, budget: Budget, *pools: Pool) -> None:
     file.write_text(settings)
 
 
+def choose(names: Sequence[str] | None) -> list[Arm]:
+    """Return the arms of these names with the autoencoders that they build on; all arms without names."""
+    asked = [arm for arm in ARMS if names is None or arm.name in names]
+    wanted = {arm.name for arm in asked} | {arm.autoencoder for arm in asked}
+    return [arm for arm in ARMS if arm.name in wanted]
+
+
 def run_all(options: argparse.Namespace, budget: Budget, place: Place) -> dict[str, Any]:
     """Train and measure every arm with every seed, and compare them."""
-    known, unseen = split_by_donor(load_label_maps(options.labelmaps), options.held_out.split(","))
+    held_out = options.held_out.split(",")
+    known, unseen = split_by_donor(load_label_maps(options.labelmaps), held_out)
     made = options.cache
     learn = open_pool(made, known, budget.side, budget.patches, LEARN_SEED, _told("patches to learn from"))
     check = open_pool(made, unseen, budget.side, budget.validation, VALIDATION_SEED, _told("patches to measure on"))
-    settle(place, budget, learn, check)
+    settle(place, budget, held_out, learn, check)
     real = sorted(options.real.glob("patient*")) if options.real else []
     material = Material(
         synthetic_patches(check, place.device), real_patches(real, budget.side, place.device) if real else {}
     )
     rows, runs = [], {}
-    chosen = [arm for arm in ARMS if arm.name in (options.arms or [each.name for each in ARMS])]
-    todo = [(arm, seed) for seed in range(options.seeds) for arm in chosen]
+    todo = [(arm, seed) for seed in range(options.seeds) for arm in choose(options.arms)]
     for arm, seed in sorted(todo, key=lambda run: run[0].control):
         row = train(arm, seed, budget, learn, place)
         figures = measure(arm, load_run(arm, seed, place), material, place.file(arm.name, seed, ".measures.json"))
@@ -141,7 +149,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--autoencoder-steps", type=int, help="steps of stage 1 (default: those of stage 2)")
     parser.add_argument("--seeds", type=int, default=3)
     names = [arm.name for arm in ARMS]
-    parser.add_argument("--arms", nargs="+", choices=names, metavar="ARM", help="only these, of " + ", ".join(names))
+    about = f"only these and the autoencoders that they build on, of {', '.join(names)}"
+    parser.add_argument("--arms", nargs="+", choices=names, metavar="ARM", help=about)
     parser.add_argument("--batch", type=int, default=defaults["batch"], help="patches a step")
     parser.add_argument("--side", type=int, default=defaults["side"], help="side of a patch in voxels")
     parser.add_argument("--patches", type=int, default=defaults["patches"], help="patches in the pool to learn from")

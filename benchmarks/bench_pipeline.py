@@ -34,7 +34,9 @@ PRECISIONS = ("fp32", "bf16", "int8")
 LEAST_AGREEMENT = {"fp32": 0.999, "bf16": 0.995, "int8": 0.995}
 PEER = "torch eager + MONAI (fp32)"
 STARTS = 5
-KEEP_ALL = {"least_lesion_probability": 0.0, "least_white_matter": 0.0, "lesion_threshold": 0.0}
+KEEP_ALL = dict.fromkeys(
+    ("least_lesion_probability", "least_white_matter", "lesion_threshold", "least_lesion_mm3"), 0.0
+)
 """As the peer does, which drops no lesion that it is not sure of."""
 
 

@@ -1,11 +1,11 @@
 """From the checkpoints under `models/` to the shipped bundle: checks, figures, gates, export, proof.
 
     python benchmarks/release.py                       all of it; nothing changes unless everything holds
-    python benchmarks/release.py --accuracy FILE       with figures that were measured before
+    python benchmarks/release.py --accuracy FILE       with figures that were measured before, of the same checkpoints
 
 1. The folds were trained by the recipe of the released weights, each without the study that it reports.
-2. `bench_accuracy.py` measures every fold on its study; the figures hold the gates of `models/NAME.toml`, or the plan
-   says why they are released all the same.
+2. `bench_accuracy.py` measures every fold on its study; every gate of `models/NAME.toml` has a figure, and the figures
+   hold the gates, or the plan says why they are released all the same.
 3. The released weights are exported, which proves the graph against torch, with the figures in the manifest; the
    other precisions of the plan are made and measured against fp32, and one that is out of tolerance ends the release.
 4. Every engine at hand reproduces the golden tile. Only then the bundle replaces the shipped one.
@@ -29,7 +29,7 @@ import bench_accuracy
 import torch
 from machine import result_path
 from msgspec.structs import replace
-from release_plan import ROOT, Plan, broken_folds, broken_gates, read_plan
+from release_plan import ROOT, Plan, broken_folds, broken_gates, foreign_figures, missing_figures, read_plan
 
 from rmr_export import export_bundle, load_own, read_accuracy, read_card
 from rmr_export.precision.report import describe
@@ -96,8 +96,12 @@ def release(plan: Plan, figures: Path | None, target: Path) -> None:
     refuse(broken_folds(plan))
     if figures is None:
         figures = result_path("accuracy")
-        bench_accuracy.main(["--out", str(figures)])
-    broken = broken_gates(plan, json.loads(figures.read_text())["studies"])
+        studies = [data_folder() / fold.study for fold in plan.fold]
+        found = bench_accuracy.report(studies, "fp32", bench_accuracy.OVERLAP, plan.name, plan)
+        figures.write_text(json.dumps(found, indent=2) + "\n")
+    rows = json.loads(figures.read_text())["studies"]
+    refuse([*foreign_figures(plan, rows), *missing_figures(plan, rows)])
+    broken = broken_gates(plan, rows)
     if broken and plan.despite:
         print("\n".join(["released all the same:", *(f"  {problem}" for problem in broken)]), flush=True)
     else:

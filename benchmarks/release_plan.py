@@ -5,6 +5,8 @@ Owns the file's contract and the rule that a real study is reported only by weig
 
 from __future__ import annotations
 
+import hashlib
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +41,11 @@ class Fold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """Return the study's name."""
         return Path(self.study).name
 
+    @property
+    def checkpoint_sha256(self) -> str:
+        """Return the digest of the checkpoint's file, as `bench_accuracy.py` writes it beside the figures."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The least or the greatest value of a figure of one study, as `bench_accuracy.py` names it."""
@@ -54,6 +61,13 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         limits = (("at least", self.minimum), ("at most", self.maximum))
         bounds = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
         return f"{self.study}: {self.figure.replace('_', ' ')} {bounds}"
+
+    def missing(self, row: Row | None) -> str | None:
+        """Say that a study has no figures or that this one is not defined, or None."""
+        if row is None:
+            return f"{self.study}: no figures"
+        value = row.get(self.figure)
+        return f"{self.study}: {self.figure} is not defined" if value is None or math.isnan(value) else None
 
     def problem(self, row: Row) -> str | None:
         """Say how a study's figures break the gate, or None."""
@@ -127,6 +141,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         fold: Weights that report the studies which the released ones have seen.
         gate: What the figures must hold.
         despite: Why weights that break a gate are released all the same; empty where none is broken. The card says so.
+            It excuses no gate whose figure is missing.
         precisions: What is released beside fp32.
         stage: The runs that make the checkpoints.
     """
@@ -153,13 +168,35 @@ def read_plan(name: str = "ms-edge") -> Plan:
 
 
 def broken_gates(plan: Plan, rows: Sequence[Row]) -> list[str]:
-    """Return a sentence for each gate that the rows of an accuracy result break; a study without figures breaks it."""
+    """Return a sentence for each gate that the rows of an accuracy result break; a missing figure breaks it."""
     by_study = {row["study"]: row for row in rows}
     found = []
     for gate in plan.gate:
         row = by_study.get(gate.study)
-        problem = f"{gate.study}: no figures" if row is None else gate.problem(row)
+        problem = gate.missing(row) or gate.problem(row or {})
         found += [problem] if problem else []
+    return found
+
+
+def missing_figures(plan: Plan, rows: Sequence[Row]) -> list[str]:
+    """Return a sentence for each gate that the rows of an accuracy result have no value for."""
+    by_study = {row["study"]: row for row in rows}
+    return [problem for gate in plan.gate if (problem := gate.missing(by_study.get(gate.study)))]
+
+
+def foreign_figures(plan: Plan, rows: Sequence[Row]) -> list[str]:
+    """Return a sentence for each row of an accuracy result that is not of the plan's fold as its file is now."""
+    folds = {fold.held_out: fold for fold in plan.fold}
+    again = f"Measure again: python benchmarks/bench_accuracy.py --plan {plan.name}"
+    found = []
+    for row in rows:
+        study, fold, digest = row["study"], folds.get(row["study"]), row.get("checkpoint_sha256")
+        if fold is None:
+            found.append(f"{study}: no fold of the plan reports it. Leave it out of the figures or add a fold.")
+        elif digest is None:
+            found.append(f"{study}: its figures do not say which checkpoint they are of (checkpoint_sha256). {again}")
+        elif digest != fold.checkpoint_sha256:
+            found.append(f"{study}: its figures are of another file than {fold.checkpoint} is now. {again}")
     return found
 
 

@@ -200,7 +200,7 @@ Dropped drop_components(uint8_t* labels, const Index3& shape, uint8_t value, con
   for (size_t i = 0; i < runs.all().size(); ++i) runs_of[found.of_run[i]].push_back(runs.all()[i]);
   Dropped dropped;
   for (size_t i = 0; i < found.components.size(); ++i) {
-    const bool sure = found.components[i].mean >= least.probability;
+    const bool sure = found.components[i].mean >= least.probability && found.components[i].voxels >= least.voxels;
     if (sure && least.share <= 0.0 && least.voxel <= 0.0) continue;
     Neighbours around(labels, shape, value);
     for (const Run& run : runs_of[i]) around.add(run);

@@ -49,12 +49,14 @@ std::vector<Component> components(const uint8_t* labels, const Index3& shape, ui
                                   int32_t* map);
 
 // What a component needs to stay: this mean probability, and of the other labels that its voxels touch this share of
-// `around`. One that touches nothing has no share to be too small. Of those that stay, a voxel needs `voxel`.
+// `around`, and this many voxels. One that touches nothing has no share to be too small. Of those that stay, a voxel
+// needs `voxel`; what that leaves of a component is not looked at again.
 struct Least {
   double probability = 0.0;
   uint8_t around = 0;
   double share = 0.0;
   double voxel = 0.0;
+  int64_t voxels = 0;
 };
 
 // Components of which nothing is left, and voxels that have another label now.

@@ -107,4 +107,5 @@ def drop_components(
     around: int = 0,
     least_around: float = 0.0,
     least_voxel: float = 0.0,
+    least_voxels: int = 0,
 ) -> tuple[int, int]: ...

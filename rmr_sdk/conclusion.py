@@ -154,6 +154,7 @@ def _provenance(origin: Origin, ran: Ran, applied: Applied) -> Provenance:
         tiles_skipped=ran.plan.skipped,
         least_lesion_probability=origin.rule.least_probability,
         least_white_matter=origin.rule.least_white_matter,
+        least_lesion_mm3=origin.rule.least_mm3,
         lesion_threshold=applied.threshold,
         lesions_dropped=applied.lesions,
         geometry=(*ran.study.notes, *ran.prepared.actions, *ran.actions),

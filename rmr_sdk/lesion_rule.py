@@ -1,4 +1,4 @@
-"""What of the lesions is kept: what the network is sure of, and what lies in white matter.
+"""What of the lesions is kept: what the network is sure of, what lies in white matter, and what is not too small.
 
 The bundle states the levels, and a caller may take others. What is dropped gets the label that most voxels around its
 lesion have, on the common grid: what stays must not depend on the grid of the reference.
@@ -6,6 +6,7 @@ lesion have, on the common grid: what stays must not depend on the grid of the r
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ import numpy.typing as npt
 from rmr_sdk import _C
 from rmr_sdk.errors import ConfigError
 from rmr_sdk.manifest import WHITE_MATTER, LesionThreshold, Manifest
+
+MOST_MM3 = 1000.0
+"""Largest least volume of a lesion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class LesionRule:
         least_white_matter: Least share of white matter among the labels that its voxels touch; at 0 likewise.
         threshold: Least probability of a voxel of a lesion that is kept, by the volume of all lesions before anything
             is dropped; None keeps all.
+        least_mm3: Least volume of what the others leave of a lesion; at 0 every one has it.
     """
 
     lesion: int | None
@@ -49,6 +54,7 @@ class LesionRule:
     least_probability: float = 0.0
     least_white_matter: float = 0.0
     threshold: LesionThreshold | None = None
+    least_mm3: float = 0.0
 
     @classmethod
     def of(
@@ -57,22 +63,24 @@ class LesionRule:
         least_probability: float | None = None,
         least_white_matter: float | None = None,
         threshold: float | None = None,
+        least_mm3: float | None = None,
     ) -> LesionRule:
         """Return the rule of a bundle, with the caller's levels where they are not None.
 
         Raises:
-            ConfigError: A level is not within 0 to 1, one is asked for and the bundle has no lesion class, or white
-                matter is and it has no such class.
+            ConfigError: A level is not within 0 to 1, or a volume not within 0 to 1000 mm3; one is asked for and the
+                bundle has no lesion class, or white matter is and it has no such class.
         """
         levels = [
             _checked("least_lesion_probability", least_probability, manifest.least_lesion_probability),
             _checked("least_white_matter", least_white_matter, manifest.least_white_matter),
+            _checked("least_lesion_mm3", least_mm3, manifest.least_lesion_mm3, MOST_MM3),
         ]
         by_load = manifest.lesion_threshold if threshold is None else _at_any_load(threshold)
         if manifest.lesion_class is None and (max(levels) > 0 or by_load is not None):
             raise ConfigError(
                 f"{manifest.name} has no lesion class, and a level of lesions is asked for.",
-                "Leave out least_lesion_probability, least_white_matter and lesion_threshold.",
+                "Leave out least_lesion_probability, least_white_matter, lesion_threshold and least_lesion_mm3.",
             )
         classes = manifest.classes or ()
         if levels[1] > 0 and WHITE_MATTER not in classes:
@@ -82,13 +90,17 @@ class LesionRule:
             )
         lesion = None if manifest.lesion_class is None else classes.index(manifest.lesion_class)
         white = classes.index(WHITE_MATTER) if WHITE_MATTER in classes else 0
-        return cls(lesion, white, levels[0], levels[1], by_load)
+        return cls(lesion, white, levels[0], levels[1], by_load, levels[2])
 
     @property
     def keeps_all(self) -> bool:
         """Tell whether nothing can be dropped."""
-        dropping = (self.least_probability > 0, self.least_white_matter > 0, self.threshold is not None)
-        return self.lesion is None or not any(dropping)
+        return self.lesion is None or not (self._doubts or self.least_mm3 > 0)
+
+    @property
+    def _doubts(self) -> bool:
+        """Tell whether anything but the size of a lesion counts."""
+        return self.least_probability > 0 or self.least_white_matter > 0 or self.threshold is not None
 
     def apply(
         self, labels: npt.NDArray[np.uint8], probability: npt.NDArray[np.float32], voxel_ml: float = 0.001
@@ -105,15 +117,21 @@ class LesionRule:
         threshold = 0.0
         if self.threshold is not None:
             threshold = self.threshold.at(np.count_nonzero(labels == self.lesion) * voxel_ml)
-        lesions, voxels = _C.drop_components(
-            labels,
-            probability,
-            value=self.lesion,
-            least=self.least_probability,
-            around=self.white_matter,
-            least_around=self.least_white_matter,
-            least_voxel=threshold,
-        )
+        lesions = voxels = 0
+        if self._doubts:
+            lesions, voxels = _C.drop_components(
+                labels,
+                probability,
+                value=self.lesion,
+                least=self.least_probability,
+                around=self.white_matter,
+                least_around=self.least_white_matter,
+                least_voxel=threshold,
+            )
+        least_voxels = math.ceil(self.least_mm3 / (1000 * voxel_ml) - 1e-6)
+        if least_voxels > 1:  # of what is left: a threshold parts lesions
+            found = _C.drop_components(labels, probability, value=self.lesion, least=0.0, least_voxels=least_voxels)
+            lesions, voxels = lesions + found[0], voxels + found[1]
         return Applied(threshold, lesions, voxels)
 
 
@@ -122,10 +140,10 @@ def _at_any_load(threshold: float) -> LesionThreshold | None:
     return LesionThreshold(small_ml=1, small=level, large_ml=2, large=level) if level > 0 else None
 
 
-def _checked(name: str, value: float | None, stated: float) -> float:
+def _checked(name: str, value: float | None, stated: float, most: float = 1) -> float:
     if value is None:
         return stated
-    if not 0 <= value <= 1:
-        fix = "Pass 0 to keep all lesions, up to 1, or None for what the bundle states."
+    if not 0 <= value <= most:
+        fix = f"Pass 0 to keep all lesions, up to {most:g}, or None for what the bundle states."
         raise ConfigError(f"{name} is {value}.", fix)
     return value

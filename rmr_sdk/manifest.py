@@ -66,6 +66,10 @@ Share = Annotated[
     float,
     Meta(ge=0, le=1, description="Least share of white matter around a connected lesion that is kept; at 0 all are."),
 ]
+LeastVolume = Annotated[
+    float,
+    Meta(ge=0, le=1000, description="Least volume, in mm3, of a connected lesion that is kept; at 0 all are."),
+]
 Extent = Annotated[int, Meta(ge=1, le=1024)]
 Spacing = Annotated[float, Meta(gt=0, le=100)]
 
@@ -208,6 +212,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lesion_class: Label | None = None
     least_lesion_probability: Probability = 0.0
     least_white_matter: Share = 0.0
+    least_lesion_mm3: LeastVolume = 0.0
     lesion_threshold: LesionThreshold | None = None
     artifacts: Annotated[tuple[Artifact, ...], Meta(min_length=1, max_length=256)]
     golden: GoldenFile
@@ -372,7 +377,7 @@ def _check_classes(manifest: Manifest) -> None:
         raise _contradiction("lesion_threshold", "needs a large_ml above its small_ml")
     if threshold is not None and manifest.lesion_class is None:
         raise _contradiction("lesion_threshold", "is there, but there is no lesion_class")
-    for field in ("least_lesion_probability", "least_white_matter"):
+    for field in ("least_lesion_probability", "least_white_matter", "least_lesion_mm3"):
         if getattr(manifest, field) > 0 and manifest.lesion_class is None:
             raise _contradiction(field, "is above 0, but there is no lesion_class")
     if manifest.least_white_matter > 0 and WHITE_MATTER not in (classes or ()):

@@ -82,6 +82,7 @@ class Pipeline:
         least_lesion_probability: float | None = None,
         least_white_matter: float | None = None,
         lesion_threshold: float | None = None,
+        least_lesion_mm3: float | None = None,
     ) -> Pipeline:
         """Open a bundle and make its network ready.
 
@@ -100,6 +101,8 @@ class Pipeline:
                 likewise: what scalp, orbit or cortex surrounds is seldom a lesion.
             lesion_threshold: Probability, 0 to 1, from which on a voxel of a lesion is kept, whatever the load. None
                 for what the bundle states for the load that is found; 0 keeps all.
+            least_lesion_mm3: Least volume, 0 to 1000 mm3, of a connected lesion after all of that. None for what the
+                bundle states; 0 keeps all.
 
         Raises:
             BundleError: The bundle does not exist, is damaged, or has no graph for the engine and the precision.
@@ -110,7 +113,8 @@ class Pipeline:
         if max_memory_mib is not None and not 0 < max_memory_mib < math.inf:
             raise ConfigError(f"max_memory_mib is {max_memory_mib}.", "Pass a positive number, or None for no limit.")
         opened = Bundle.open(bundle)
-        rule = LesionRule.of(opened.manifest, least_lesion_probability, least_white_matter, lesion_threshold)
+        levels = (least_lesion_probability, least_white_matter, lesion_threshold, least_lesion_mm3)
+        rule = LesionRule.of(opened.manifest, *levels)
         ready, reason = open_engine(opened, engine, device, precision, threads, cache_dir)
         logger.info("opened %s: %s", opened.manifest.name, reason)
         return cls(opened, ready, reason, max_memory_mib, rule)

@@ -114,6 +114,7 @@ class Provenance:
         tiles_skipped: Tiles left out because they hold no foreground.
         least_lesion_probability: Mean probability from which on lesions were kept; at 0 all were.
         least_white_matter: Share of white matter around them from which on they were kept, likewise.
+        least_lesion_mm3: Volume of what these two and the threshold left of them from which on that was kept, likewise.
         lesion_threshold: Probability from which on voxels of lesions were kept, at the load that was found; at 0 all
             were.
         lesions_dropped: Lesions of which nothing was kept: not in the labels, and in no figure.
@@ -135,6 +136,7 @@ class Provenance:
     tiles_skipped: int = 0
     least_lesion_probability: float = 0.0
     least_white_matter: float = 0.0
+    least_lesion_mm3: float = 0.0
     lesion_threshold: float = 0.0
     lesions_dropped: int = 0
     geometry: tuple[str, ...] = ()

@@ -244,8 +244,8 @@ def test_only_what_has_changed_is_run_again(tmp_path: Path, settings: Settings) 
     assert ran() == ["a"]
     assert ran(overlap=0.5) == ["a", "b"]
     assert ran(overlap=0.5) == []
-    for level in ("least_lesion_probability", "lesion_threshold"):
-        assert ran(overlap=0.5, **{level: 1.0}) == ["a", "b"]
+    for level, most in (("least_lesion_probability", 1.0), ("lesion_threshold", 1.0), ("least_lesion_mm3", 1000.0)):
+        assert ran(overlap=0.5, **{level: most}) == ["a", "b"]
         summary = decode_summary((out / "summary.json").read_bytes())
         assert [row.lesions for row in summary.studies] == [0, 0]
     assert ran(overlap=0.5) == ["a", "b"]

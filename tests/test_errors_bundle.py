@@ -80,6 +80,7 @@ def expect(error: type[RmrError], words: str, act: Callable[[], object]) -> None
         ({"classes": ("background", "lesion", "lesion")}, 'must begin with "background" and differ'),
         ({"lesion_class": "tumour"}, 'lesion_class is "tumour", which is no foreground class of "background"'),
         ({"lesion_class": None, "least_lesion_probability": 0.5}, "is above 0, but there is no lesion_class"),
+        ({"lesion_class": None, "least_lesion_mm3": 3.0}, "is above 0, but there is no lesion_class"),
         ({"classes": ("background", "lesion"), "least_white_matter": 0.1}, 'there is no class "white_matter"'),
         ({"lesion_threshold": BACKWARD}, "needs a large_ml above its small_ml"),
         ({"lesion_class": None, "lesion_threshold": BY_LOAD}, "is there, but there is no lesion_class"),

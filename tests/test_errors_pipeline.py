@@ -72,6 +72,11 @@ def apart() -> Study:
         ({"least_lesion_probability": 1.5}, ConfigError, "least_lesion_probability is 1.5. Pass 0 to keep all lesions"),
         ({"least_white_matter": -0.1}, ConfigError, "least_white_matter is -0.1. Pass 0 to keep all lesions"),
         ({"lesion_threshold": 2.0}, ConfigError, "lesion_threshold is 2.0. Pass 0 to keep all lesions"),
+        (
+            {"least_lesion_mm3": 1001.0},
+            ConfigError,
+            "least_lesion_mm3 is 1001.0. Pass 0 to keep all lesions, up to 1000",
+        ),
         ({"least_lesion_probability": float("nan")}, ConfigError, "least_lesion_probability is nan."),
         ({"max_memory_mib": 0}, ConfigError, "max_memory_mib is 0. Pass a positive number, or None"),
         ({"max_memory_mib": -5.0}, ConfigError, "max_memory_mib is -5.0."),

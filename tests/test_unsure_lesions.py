@@ -132,6 +132,21 @@ def test_a_lesion_is_trimmed_to_the_voxels_that_are_sure_at_its_load(folder: Pat
     assert (none.provenance.lesion_threshold, none.provenance.lesions_dropped) == (1.0, 2)
 
 
+def test_small_lesions_are_dropped_below_a_volume(folder: Path, everything: Result) -> None:
+    assert everything.lesions is not None
+    small, large = sorted(1000 * lesion.volume_ml for lesion in everything.lesions)
+    assert small < large
+    make_tiny(folder / "large.zip", least_lesion_mm3=(small + large) / 2)
+    with Pipeline.open(folder / "large.zip", cache_dir=folder, threads=1) as pipeline:
+        found = pipeline.run(make_doubtful())
+    assert found.lesions is not None
+    assert [1000 * lesion.volume_ml for lesion in found.lesions] == [pytest.approx(large)]
+    assert (found.provenance.least_lesion_mm3, found.provenance.lesions_dropped) == ((small + large) / 2, 1)
+    for least, count in ((0.0, 2), (small, 2), (1000.0, 0)):
+        with Pipeline.open(folder / "large.zip", cache_dir=folder, threads=1, least_lesion_mm3=least) as pipeline:
+            assert len(pipeline.run(make_doubtful()).lesions or ()) == count
+
+
 def test_white_matter_needs_its_class(folder: Path) -> None:
     manifest = make_manifest(classes=("background", "lesion"))
     with pytest.raises(ConfigError, match='has no class "white_matter"'):
@@ -139,7 +154,7 @@ def test_white_matter_needs_its_class(folder: Path) -> None:
     assert LesionRule.of(manifest).keeps_all
 
 
-@pytest.mark.parametrize("level", ["least_probability", "least_white_matter", "threshold"])
+@pytest.mark.parametrize("level", ["least_probability", "least_white_matter", "threshold", "least_mm3"])
 def test_a_level_needs_a_lesion_class(level: str) -> None:
     manifest = make_manifest(lesion_class=None)
     with pytest.raises(ConfigError, match="has no lesion class"):
@@ -186,6 +201,8 @@ def test_the_command_line_takes_a_level(folder: Path, between: float, tmp_path: 
                 "0.01",
                 "--lesion-threshold",
                 "0.02",
+                "--least-lesion-mm3",
+                "1.5",
             ]
         )
         == 0
@@ -197,4 +214,4 @@ def test_the_command_line_takes_a_level(folder: Path, between: float, tmp_path: 
     assert report.provenance.lesion_threshold == 0.02
     page = " ".join((tmp_path / "out" / "report.html").read_text().split())
     kept = f"voxels of a probability of at least 0.02, in lesions of a mean probability of at least {between:.2f}"
-    assert f"{kept} with at least 0.01 white matter around them; 1 dropped" in page
+    assert f"{kept} with at least 0.01 white matter around them, and of at least 1.5 mm&sup3;; 1 dropped" in page

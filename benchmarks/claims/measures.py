@@ -74,25 +74,26 @@ def _boxes(centre: np.ndarray, shape: Sequence[int], side: int) -> Iterator[tupl
 
 
 def measure(arm: Arm, network: RmrFusion | DirectNetwork, material: Material, file: Path) -> dict[str, Any]:
-    """Measure a network, unless it has been.
+    """Measure a network, unless it has been on the same real studies.
 
     Args:
         arm: Says what of the network was trained.
         network: In evaluation mode.
         material: What to measure on.
-        file: Keeps the figures.
+        file: Keeps the figures, and the names of the real studies that were at hand.
 
     Returns:
         Of an autoencoder, `reconstruction`; otherwise `dice` by class, `real` lesion Dice by study, `fusion` figures,
         and by degradation what it makes of `dice` and of the fused image, each where the arm has it.
     """
-    if file.exists():
-        return json.loads(file.read_text())  # type: ignore[no-any-return]
+    real = sorted(material.real)
+    if file.exists() and (kept := json.loads(file.read_text())).get("real_studies") == real:
+        return kept["figures"]  # type: ignore[no-any-return]
     if arm.kind == "autoencoder":
         found: dict[str, Any] = {"reconstruction": reconstruction_figures(network, material.synthetic)}
     else:
         found = _figures(arm, network, material)
-    file.write_text(json.dumps(found) + "\n")
+    file.write_text(json.dumps({"real_studies": real, "figures": found}) + "\n")
     return found
 
 

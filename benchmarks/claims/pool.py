@@ -1,6 +1,7 @@
 """Synthetic patches on disk, made once and shared by all runs.
 
-The name of a pool ends in a digest of its first patch: where the synthesis has changed, another pool is made.
+The name of a pool ends in a digest of its label maps, its ranges and its first patch: where the donors, a map or the
+synthesis have changed, another pool is made.
 """
 
 from __future__ import annotations
@@ -59,9 +60,7 @@ def open_pool(
         progress: Called with the number of patches made.
     """
     stream = SyntheticPatches(maps, side, seed, ranges=RANGES)
-    first = _sample(stream.sample(0))
-    digest = hashlib.sha256(first[0].tobytes() + first[1].tobytes()).hexdigest()[:8]
-    place = folder / f"patches-{side}-{count}-seed{seed}-{digest}"
+    place = folder / f"patches-{side}-{count}-seed{seed}-{_digest(maps, stream)}"
     if (place / "labels.npy").exists():
         return _load(place)
     images = np.empty((count, 2, side, side, side), np.float16)
@@ -74,6 +73,17 @@ def open_pool(
     np.save(place / "images.npy", images)
     np.save(place / "labels.npy", labels)
     return _load(place)
+
+
+def _digest(maps: Sequence[LabelMap], stream: SyntheticPatches) -> str:
+    """Return a digest of all that the patches of a stream come from."""
+    digest = hashlib.sha256(repr(RANGES).encode())
+    for each in maps:
+        digest.update(f"{each.name} {each.donor} {each.weight} {each.labels.shape}".encode())
+        digest.update(each.labels.tobytes())
+    for array in _sample(stream.sample(0)):
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:8]
 
 
 def _load(place: Path) -> Pool:

@@ -8,7 +8,7 @@ The rule, for paired differences over seeds, in the direction that the claim pre
 
 With three seeds and no true difference it says *holds* about 9 times in 100 (Student's t with two degrees of freedom):
 it is a rule for reading a table, not a significance test. A claim of several parts holds where all of them do, does
-not hold here where one of them does not, and is undecided otherwise.
+not hold here where one of them does not, and is undecided otherwise, and always where one of them was not run.
 """
 
 from __future__ import annotations
@@ -96,13 +96,23 @@ def combine(verdicts: Iterable[str]) -> str:
 
 def compare(runs: Runs) -> list[Comparison]:
     """Compare what can be compared among the runs that are there."""
-    return [c for c in (*_mutual(runs), *_robust(runs), *_general(runs)) if c.differences]
+    return [c for c in _comparisons(runs) if c.differences]
 
 
 def claims(comparisons: Sequence[Comparison]) -> dict[str, str]:
-    """Return the verdict on each claim."""
-    names = sorted({c.claim for c in comparisons})
-    return {name: combine(c.verdict for c in comparisons if c.claim == name and c.decides) for name in names}
+    """Return the verdict on each claim; one of which a part is missing is undecided."""
+    return {name: _judge(name, comparisons) for name in sorted({c.claim for c in comparisons})}
+
+
+def _judge(claim: str, comparisons: Sequence[Comparison]) -> str:
+    found = {c.what: c.verdict for c in comparisons if c.claim == claim and c.decides}
+    parts = {c.what for c in _comparisons({}) if c.claim == claim and c.decides}
+    return combine(found.values()) if parts <= found.keys() else UNDECIDED
+
+
+def _comparisons(runs: Runs) -> Iterable[Comparison]:
+    """Give every comparison, without differences where its runs are not there."""
+    return (*_mutual(runs), *_robust(runs), *_general(runs))
 
 
 def _lesion(run: Measured) -> float:

@@ -178,12 +178,12 @@ EngineRequest take_open_options(const rmr_open_options& options) {
 }
 
 Manifest with_levels(Manifest manifest, const rmr_open_options& options) {
-  const auto level = [](const char* name, double given, double stated) {
+  const auto level = [](const char* name, double given, double stated, double most = 1.0) {
     if (given == 0.0) return stated;
     if (given == RMR_KEEP_ALL) return 0.0;
-    if (!(given > 0.0 && given <= 1.0)) {
+    if (!(given > 0.0 && given <= most)) {
       fail(kConfigError, std::string(name) + " is " + number(given) + ".",
-           "Pass a level up to 1, 0 for what the bundle states, or RMR_KEEP_ALL.");
+           "Pass a level up to " + number(most) + ", 0 for what the bundle states, or RMR_KEEP_ALL.");
     }
     return given;
   };
@@ -191,14 +191,17 @@ Manifest with_levels(Manifest manifest, const rmr_open_options& options) {
   probability = level("least_lesion_probability", options.least_lesion_probability, probability);
   double& share = manifest.least_white_matter;
   share = level("least_white_matter", options.least_white_matter, share);
+  double& size = manifest.least_lesion_mm3;
+  size = level("least_lesion_mm3", options.least_lesion_mm3, size, 1000.0);
   if (options.lesion_threshold != 0.0) {
     const double least = level("lesion_threshold", options.lesion_threshold, 0.0);
     manifest.lesion_threshold = {1.0, least, 2.0, least};
   }
   const LesionThreshold& by_load = manifest.lesion_threshold;
-  if (manifest.lesion_class < 0 && (probability > 0.0 || share > 0.0 || by_load.small > 0.0 || by_load.large > 0.0)) {
+  const bool any = probability > 0.0 || share > 0.0 || size > 0.0 || by_load.small > 0.0 || by_load.large > 0.0;
+  if (manifest.lesion_class < 0 && any) {
     fail(kConfigError, manifest.name + " has no lesion class, and a level of lesions is asked for.",
-         "Leave lesion_threshold, least_lesion_probability and least_white_matter 0.");
+         "Leave lesion_threshold, least_lesion_probability, least_white_matter and least_lesion_mm3 0.");
   }
   if (share > 0.0 && manifest.white_matter < 0) {
     fail(kConfigError,

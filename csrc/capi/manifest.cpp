@@ -140,11 +140,12 @@ void read_classes(const Json& json, Manifest& manifest) {
   }
   manifest.least_lesion_probability = json.real("least_lesion_probability", 0.0, 0.0, 1.0);
   manifest.least_white_matter = json.real("least_white_matter", 0.0, 0.0, 1.0);
+  manifest.least_lesion_mm3 = json.real("least_lesion_mm3", 0.0, 0.0, 1000.0);
   if (json.has("lesion_threshold")) manifest.lesion_threshold = read_threshold(json.at("lesion_threshold"));
   if (!json.has("lesion_class")) {
     if (json.has("lesion_threshold")) json.at("lesion_threshold").refuse("there is no lesion_class");
-    for (const char* level : {"least_lesion_probability", "least_white_matter"}) {
-      if (json.real(level, 0.0, 0.0, 1.0) > 0.0) json.at(level).refuse("there is no lesion_class");
+    for (const char* level : {"least_lesion_probability", "least_white_matter", "least_lesion_mm3"}) {
+      if (json.real(level, 0.0, 0.0, 1000.0) > 0.0) json.at(level).refuse("there is no lesion_class");
     }
     return;
   }

@@ -45,6 +45,7 @@ struct Manifest {
   int lesion_class = -1;
   double least_lesion_probability = 0.0;
   double least_white_matter = 0.0;
+  double least_lesion_mm3 = 0.0;
   int white_matter = -1;  // the class; -1 where there is none, or no lesion
   LesionThreshold lesion_threshold;
   std::vector<BundleFile> artifacts;

@@ -12,7 +12,7 @@
 #include "results.h"
 
 #if INTPTR_MAX == INT64_MAX
-static_assert(sizeof(rmr_error) == 1064 && sizeof(rmr_open_options) == 56 && sizeof(rmr_info) == 792);
+static_assert(sizeof(rmr_error) == 1064 && sizeof(rmr_open_options) == 64 && sizeof(rmr_info) == 792);
 static_assert(sizeof(rmr_volume) == 208 && sizeof(rmr_study) == 16 && sizeof(rmr_progress) == 24);
 static_assert(sizeof(rmr_run_options) == 56 && sizeof(rmr_plan_info) == 96 && sizeof(rmr_array) == 40);
 static_assert(sizeof(rmr_lesion) == 56 && sizeof(rmr_outputs) == 224);

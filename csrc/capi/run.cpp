@@ -87,10 +87,15 @@ class Run::Targets {
     const double found_ml = double(std::count(voxels, voxels + grid.voxels(), lesion)) * grid.voxel_ml();
     const cpu::Least least{manifest.least_lesion_probability, static_cast<uint8_t>(manifest.white_matter),
                            manifest.least_white_matter, manifest.lesion_threshold.at(found_ml)};
-    if (least.probability <= 0.0 && least.share <= 0.0 && least.voxel <= 0.0) return;
+    const auto drop = [&](const cpu::Least& needed) {
+      return cpu::drop_components(voxels, index3(grid.shape()), lesion, probability->common<float>(), needed)
+          .components;
+    };
     outputs.lesion_threshold = least.voxel;
-    outputs.lesions_dropped =
-        cpu::drop_components(voxels, index3(grid.shape()), lesion, probability->common<float>(), least).components;
+    if (least.probability > 0.0 || least.share > 0.0 || least.voxel > 0.0) outputs.lesions_dropped = drop(least);
+    cpu::Least large;  // what the others left
+    large.voxels = static_cast<int64_t>(std::ceil(manifest.least_lesion_mm3 / (1000.0 * grid.voxel_ml()) - 1e-6));
+    if (large.voxels > 1) outputs.lesions_dropped += drop(large);
   }
 
   void restore(int threads) {

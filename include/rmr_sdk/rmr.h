@@ -75,10 +75,11 @@ typedef struct rmr_open_options {
   uint32_t reserved;
   const char* cache_dir; /* where compiled networks are kept; NULL or "": nowhere */
   double max_memory_mib; /* most that a run may plan beside the network and the caller's arrays; 0: no limit */
-  /* Which lesions are kept. Each is a level up to 1, 0 for what the bundle states, or RMR_KEEP_ALL. */
+  /* Which lesions are kept. Each is a level, 0 for what the bundle states, or RMR_KEEP_ALL. */
   double lesion_threshold;         /* least probability of a voxel of a lesion, whatever the load */
   double least_lesion_probability; /* least mean probability of a lesion */
   double least_white_matter;       /* least share of white matter around a lesion */
+  double least_lesion_mm3;         /* least volume of what these leave of a lesion, up to 1000 mm3 */
 } rmr_open_options;
 
 /* What a pipeline is. Strings end in a zero byte. */

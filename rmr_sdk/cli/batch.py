@@ -74,6 +74,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         least_lesion_probability=options.least_lesion_probability,
         least_white_matter=options.least_white_matter,
         lesion_threshold=options.lesion_threshold,
+        least_lesion_mm3=options.least_lesion_mm3,
         overlap=options.overlap,
         reference=options.reference,
         align=options.align,

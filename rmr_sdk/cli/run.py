@@ -83,6 +83,12 @@ def add_pipeline_options(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="probability from which on a voxel of a lesion is kept; 0 keeps all (default: the bundle's, by the load)",
     )
+    parser.add_argument(
+        "--least-lesion-mm3",
+        type=float,
+        metavar="MM3",
+        help="volume of what these leave of a lesion from which on it is kept; 0 keeps all (default: the bundle's)",
+    )
     parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="where compiled networks are kept")
     parser.add_argument(
         "--overlap", type=float, default=0.25, metavar="X", help="of neighbouring tiles, 0 to 0.9 (default %(default)s)"
@@ -130,6 +136,7 @@ def run_study(
             least_lesion_probability=options.least_lesion_probability,
             least_white_matter=options.least_white_matter,
             lesion_threshold=options.lesion_threshold,
+            least_lesion_mm3=options.least_lesion_mm3,
         ) as pipeline:
             result = pipeline.run(
                 study,

@@ -33,6 +33,7 @@ class Settings:
     least_lesion_probability: float | None = None
     least_white_matter: float | None = None
     lesion_threshold: float | None = None
+    least_lesion_mm3: float | None = None
     overlap: float = 0.25
     reference: str | None = None
     align: Align = "auto"
@@ -57,6 +58,7 @@ class Settings:
             least_lesion_probability=self.least_lesion_probability,
             least_white_matter=self.least_white_matter,
             lesion_threshold=self.lesion_threshold,
+            least_lesion_mm3=self.least_lesion_mm3,
         )
 
 
@@ -117,6 +119,7 @@ def fingerprint(study: CohortStudy, settings: Settings, bundle_hash: str) -> str
     seen: list[Any] = [__version__, bundle_hash, settings.engine, settings.device, settings.precision]
     seen += [settings.overlap, settings.reference, settings.align, settings.non_finite, settings.dicom]
     seen += [settings.least_lesion_probability, settings.least_white_matter, settings.lesion_threshold]
+    seen += [settings.least_lesion_mm3]
     seen += [_state(path) for path in study.inputs()]
     return hashlib.sha256(repr(seen).encode("utf-8", "surrogateescape")).hexdigest()
 

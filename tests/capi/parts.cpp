@@ -141,6 +141,7 @@ py::dict manifest_dict(const std::string& json) {
   found["lesion_class"] = manifest.lesion_class;
   found["least_lesion_probability"] = manifest.least_lesion_probability;
   found["least_white_matter"] = manifest.least_white_matter;
+  found["least_lesion_mm3"] = manifest.least_lesion_mm3;
   found["white_matter"] = manifest.white_matter;
   std::vector<double> thresholds;
   for (const double found_ml : {0.0, 2.5, 2.7, 7.1, 19.9, 20.0, 99.0}) {

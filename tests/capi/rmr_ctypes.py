@@ -52,6 +52,7 @@ class OpenOptions(Sized):
         ("lesion_threshold", c_double),
         ("least_lesion_probability", c_double),
         ("least_white_matter", c_double),
+        ("least_lesion_mm3", c_double),
     ]
 
 

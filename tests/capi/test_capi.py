@@ -165,6 +165,7 @@ def test_unsure_lesions_are_dropped_as_in_python(
         "sure": {"least_lesion_probability": sum(means) / 2},
         "white": {"least_white_matter": 0.1, "classes": ("background", "csf", "white_matter", "grey_matter", "lesion")},
         "load": {"lesion_threshold": LesionThreshold(**loads, small=1.0, large=0.5)},
+        "size": {"least_lesion_mm3": sum(1000 * lesion.volume_ml for lesion in lesions) / 2},
     }.items():
         make_tiny(tmp_path / f"{name}.zip", **levels)
         pipeline = library.open(tmp_path / f"{name}.zip", threads=1)
@@ -177,11 +178,12 @@ def test_unsure_lesions_are_dropped_as_in_python(
 
 WHITE_CLASSES = ("background", "csf", "white_matter", "grey_matter", "lesion")
 KEEP_ALL = -1.0
+LEVELS = ("lesion_threshold", "least_lesion_probability", "least_white_matter", "least_lesion_mm3")
 OWN_LEVELS: Mapping[str, tuple[dict[str, float], dict[str, float]]] = {  # of librmr, of Python
     "the bundle's": ({}, {}),
     "all": (
-        dict.fromkeys(("lesion_threshold", "least_lesion_probability", "least_white_matter"), KEEP_ALL),
-        dict.fromkeys(("lesion_threshold", "least_lesion_probability", "least_white_matter"), 0.0),
+        dict.fromkeys(LEVELS, KEEP_ALL),
+        dict.fromkeys(LEVELS, 0.0),
     ),
     **{
         f"{name} {level}": ({name: level}, {name: level})
@@ -190,6 +192,8 @@ OWN_LEVELS: Mapping[str, tuple[dict[str, float], dict[str, float]]] = {  # of li
             ("least_lesion_probability", 0.9),
             ("least_lesion_probability", 0.4),
             ("least_white_matter", 1.0),
+            ("least_lesion_mm3", 2.0),
+            ("least_lesion_mm3", 1000.0),
         )
     },
 }
@@ -201,7 +205,12 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("strict") / "strict.zip"
     by_load = LesionThreshold(small_ml=0.001, small=0.9, large_ml=1000, large=0.7)
     make_tiny(
-        path, classes=WHITE_CLASSES, lesion_threshold=by_load, least_lesion_probability=0.7, least_white_matter=0.05
+        path,
+        classes=WHITE_CLASSES,
+        lesion_threshold=by_load,
+        least_lesion_probability=0.7,
+        least_white_matter=0.05,
+        least_lesion_mm3=4.0,
     )
     return path
 

@@ -225,14 +225,20 @@ def test_options_of_opening(library: Library, folder: Path, options: dict[str, A
         library.open(folder, **options)
 
 
-LEVELS = ("lesion_threshold", "least_lesion_probability", "least_white_matter")
+LEVELS = ("lesion_threshold", "least_lesion_probability", "least_white_matter", "least_lesion_mm3")
 
 
-@pytest.mark.parametrize("level", [-0.5, 1.01, float("nan"), float("inf")])
+@pytest.mark.parametrize("level", [-0.5, 1000.01, float("nan"), float("inf")])
 @pytest.mark.parametrize("name", LEVELS)
 def test_levels_that_are_none(open_c: Opener, name: str, level: float) -> None:
     with refuses(INPUT, "ConfigError", f"{name} is .*RMR_KEEP_ALL"):
         open_c(**{name: level})
+
+
+def test_probabilities_and_shares_end_at_one(open_c: Opener) -> None:
+    for name in LEVELS[:3]:
+        with refuses(INPUT, "ConfigError", f"{name} is 1.01.*Pass a level up to 1, "):
+            open_c(**{name: 1.01})
 
 
 def test_white_matter_that_the_bundle_does_not_know(library: Library, tmp_path: Path) -> None:

@@ -207,6 +207,7 @@ def test_damaged_zip_files_are_refused_or_read_never_more(parts: ModuleType, noi
         {"precisions": ("fp32", "fp16", "int8")},
         {"least_lesion_probability": 0.7},
         {"least_white_matter": 0.2},
+        {"least_lesion_mm3": 12.5},
         {"lesion_threshold": LesionThreshold(small_ml=2.5, small=0.9, large_ml=20, large=0.45)},
     ],
     ids=str,
@@ -223,6 +224,7 @@ def test_manifests(parts: ModuleType, changes: dict[str, Any]) -> None:
     assert found["lesion_class"] == (-1 if lesion is None else manifest.classes.index(lesion))
     assert found["least_lesion_probability"] == manifest.least_lesion_probability
     assert found["least_white_matter"] == manifest.least_white_matter
+    assert found["least_lesion_mm3"] == manifest.least_lesion_mm3
     if manifest.least_white_matter:
         assert found["white_matter"] == manifest.classes.index("white_matter")
     by_load = manifest.lesion_threshold

@@ -191,6 +191,8 @@ def test_page_says_how_many_lesions_were_dropped(render: Callable[[Result], str]
     trimmed = Parsed(render(replace(result, provenance=replace(white, lesion_threshold=0.85)))).words
     assert "white matter around" in trimmed
     assert "or without a voxel of at least 0.85, whose" in trimmed
+    small = Parsed(render(replace(result, provenance=replace(sure, least_lesion_mm3=7.5)))).words
+    assert f"{words} of a mean probability below 0.60, or of less than 7.5 mm³, whose" in small
     assert "Not counted" not in Parsed(render(result)).words
 
 

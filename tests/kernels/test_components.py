@@ -163,6 +163,32 @@ def test_trimming_equals_scipy(rng: np.random.Generator, least: float) -> None:
     assert 0 < gone < count
 
 
+@pytest.mark.parametrize(("size_mm3", "voxel_ml"), [(3.0, 0.001), (2.5, 0.001), (12.0, 0.004), (1e-3, 0.001)])
+def test_what_is_left_of_a_lesion_must_be_large_enough(
+    rng: np.random.Generator, size_mm3: float, voxel_ml: float
+) -> None:
+    labels = rng.integers(0, 4, (13, 17, 19)).astype(np.uint8)
+    labels[rng.random(labels.shape) < 0.06] = 7
+    probability = rng.random(labels.shape, np.float32)
+    trimming = LesionThreshold(small_ml=1, small=0.3, large_ml=2, large=0.3)
+    expected = labels.copy()
+    gone = LesionRule(7, threshold=trimming).apply(expected, probability, voxel_ml).lesions
+    parts, count = ndimage.label(expected == 7, TOUCHING)
+    left = expected.copy()
+    for number in range(1, count + 1):
+        own = parts == number
+        if own.sum() * voxel_ml * 1000 >= size_mm3:
+            continue
+        expected[own] = votes_around(left, own).argmax()
+        gone += 1
+    found = labels.copy()
+    applied = LesionRule(7, threshold=trimming, least_mm3=size_mm3).apply(found, probability, voxel_ml)
+    np.testing.assert_array_equal(found, expected)
+    assert applied == Applied(0.3, gone, int((found != labels).sum()))
+    assert LesionRule(7, least_mm3=1000.0).apply(labels, probability, voxel_ml).voxels > 0
+    assert not (labels == 7).any()
+
+
 def test_the_threshold_follows_the_load() -> None:
     by_load = LesionThreshold(small_ml=2, small=0.9, large_ml=32, large=0.5)
     labels, even = np.zeros((4, 5, 6), np.uint8), np.full((4, 5, 6), 0.75, np.float32)

@@ -6,6 +6,7 @@ import argparse
 import csv
 import importlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from rmr_training.evaluate import (
     Plan,
     assess,
     evaluate,
+    figure,
     load_case,
     load_study,
     open_subject,
@@ -38,7 +40,9 @@ from rmr_training.evaluate import (
     to_document,
     to_table,
 )
-from rmr_training.evaluate.report import to_json
+from rmr_training.evaluate.assessment import Evaluation
+from rmr_training.evaluate.report import to_json, to_text
+from rmr_training.evaluate.segmentation import LesionCounts, count_lesions
 from rmr_training.models import RmrFusion
 from tests.training.test_stages import TINY
 
@@ -220,6 +224,52 @@ def test_means_leave_out_what_is_not_defined(subject: BundleSubject, study: Path
     assert document["fusion"] == []
 
 
+def test_means_are_shown_with_their_own_number_of_studies(
+    bundle: Path, study: Path, tmp_path: Path, command: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+    save = figure.Figure.savefig
+
+    def savefig(self: Any, *arguments: Any, **options: Any) -> None:
+        titles.extend([self.get_suptitle(), *(axes.get_title() for axes in self.axes)])
+        save(self, *arguments, **options)
+
+    monkeypatch.setattr(figure.Figure, "savefig", savefig)
+    other = write_study(tmp_path / "unlabelled")
+    options = ("--baselines", "average", "--threads", 1, "--out", tmp_path / "out")
+    text = command(bundle, study, other, *options, "--conditions", "noise", "--strengths", 3)
+    ends = {tuple(line.split()[:2]): line[-5:] for line in text.splitlines() if line.startswith("clean")}
+    assert ends == {("clean", "lesion"): "n = 1", ("clean", "network"): "n = 2", ("clean", "average"): "n = 2"}
+    assert titles[0] == "tiny 0.1.0, 2 studies" or titles[0] == "tiny, 2 studies"
+    assert titles[1:4] == [
+        "Dice, lesion, n = 1",
+        "SSIM to the clean inputs, n = 2",
+        "Q$^{AB/F}$ of the clean inputs, n = 2",
+    ]
+    assert titles[4] == "SSIM, n = 2"
+
+
+def test_figures_of_a_line_that_differ_have_their_own_number_of_studies() -> None:
+    rows = [
+        {"study": name, "condition": "clean", "strength": 0, "class": "lesion", "dice": dice, "sensitivity": 1.0}
+        for name, dice in (("one", 0.5), ("two", math.nan))
+    ]
+    text = to_text(Evaluation({"name": "tiny"}, Plan(), [{"study": n, "notes": []} for n in ("one", "two")], rows))
+    assert text.splitlines()[-1].endswith("dice 0.500 (n = 1)  sensitivity 1.000 (n = 2)")
+
+
+def test_small_predictions_are_not_counted_but_touch() -> None:
+    truth, predicted = np.zeros((2, 12, 12, 12), bool)
+    truth[2:5, 2:5, 2:5] = True
+    predicted[3, 3, 3] = predicted[9, 9, 9] = True
+    spacing = (1.0, 1.0, 1.0)
+    assert count_lesions(predicted, truth, spacing) == LesionCounts(1.0, 0, 0.0)
+    alone = count_lesions(predicted, np.zeros_like(truth), spacing)
+    assert math.isnan(alone.sensitivity)
+    assert math.isnan(alone.lesion_f1)
+    assert alone.false_lesions == 0
+
+
 # Checkpoints
 
 
@@ -385,8 +435,16 @@ def of_a_training_study_without_mask(subject: BundleSubject, folder: Path) -> ob
     return evaluate(network(), [write_study(folder)])
 
 
+def of_all_and_one_that_is_none(subject: BundleSubject, folder: Path) -> object:
+    parser = argparse.ArgumentParser()
+    add_evaluate(parser.add_subparsers())
+    options = parser.parse_args(["evaluate", "no-such-bundle", str(folder), "--conditions", "all", "typo"])
+    return options.command(options)
+
+
 ROWS: list[tuple[Callable[[BundleSubject, Path], object], type[RmrError], str]] = [
     (lambda *_: Plan(conditions=("fog",)), ConfigError, 'no condition "fog".*clean, noise, blur'),
+    (of_all_and_one_that_is_none, ConfigError, 'no condition "typo"'),
     (lambda *_: Plan(strengths=(4,)), ConfigError, "no strength 4. Choose from: 1, 2, 3"),
     (lambda *_: Plan(baselines=("sum",)), ConfigError, "no baseline sum. Choose from: average"),
     (lambda *_: Plan(segmentation=False, fusion=False), ConfigError, "neither segmentation nor fusion"),

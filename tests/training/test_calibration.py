@@ -37,8 +37,7 @@ def test_best_offset_of_a_hand_made_table() -> None:
 
 def test_nothing_to_gain_is_an_offset_near_zero() -> None:
     margins = torch.cat([torch.full((50,), 3.9), torch.full((50,), -3.9)])
-    _, before, after = best_offset([(margins, margins > 0)])
-    assert before == after == 1.0
+    assert best_offset([(margins, margins > 0)]) == (0.0, 1.0, 1.0)
 
 
 def test_a_donor_with_few_lesions_counts_as_much_as_one_with_many() -> None:
@@ -98,6 +97,8 @@ def test_the_command_writes_a_checkpoint_that_says_so(tmp_path: Path) -> None:
     ("stage", "flags", "words"),
     [
         ("autoencoder", [], "model.pth is of stage 1"),
+        ("state", [], "model.pth is the state of a run"),
+        ("joint", ["--threads", "0"], "threads is 0. It must be at least 1"),
         ("joint", ["--held-out", "05,9"], "no label map is of lesion donor 9"),
         ("joint", ["--anatomies", "mri*"], r"no label map is called mri\*"),
     ],
@@ -112,7 +113,8 @@ def test_what_cannot_be_calibrated_is_refused_before_anything_is_computed(
 ) -> None:
     (tmp_path / "maps").mkdir()
     nib.save(nib.Nifti1Image(phantom(), np.eye(4)), tmp_path / "maps" / "patient05.nii.gz")
-    save_checkpoint(tmp_path / "model.pth", network(), stage, {})
+    extra = {"average": {}} if stage == "state" else {}
+    save_checkpoint(tmp_path / "model.pth", network(), "joint" if extra else stage, extra)
     monkeypatch.setattr("rmr_training.cli.calibrate", lambda *_: pytest.fail("calibrated"))
     command = ["calibrate", str(tmp_path / "model.pth"), "--out", str(tmp_path / "done.pth")]
     assert main([*command, "--labelmaps", str(tmp_path / "maps"), *flags]) == 3

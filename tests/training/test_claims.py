@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from rmr_training.data import LabelMap
 from tests.training.test_synthesis import phantom
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -25,10 +27,17 @@ def bench() -> Iterator[SimpleNamespace]:
     """Give the benchmark's modules, which are scripts beside the packages."""
     sys.path.insert(0, str(BENCHMARKS))
     import bench_claims
-    from claims import arms, measures, page, training, verdicts
+    from claims import arms, measures, page, pool, training, verdicts
 
     yield SimpleNamespace(
-        main=bench_claims.main, arms=arms, measures=measures, page=page, training=training, verdicts=verdicts
+        main=bench_claims.main,
+        choose=bench_claims.choose,
+        arms=arms,
+        measures=measures,
+        page=page,
+        pool=pool,
+        training=training,
+        verdicts=verdicts,
     )
     sys.path.remove(str(BENCHMARKS))
 
@@ -66,6 +75,68 @@ def test_how_often_the_rule_is_wrong_as_stated(bench: SimpleNamespace) -> None:
 )
 def test_a_claim_of_several_parts(bench: SimpleNamespace, parts: list[str], verdict: str) -> None:
     assert bench.verdicts.combine(parts) == verdict
+
+
+def test_a_claim_with_a_part_that_was_not_run_is_undecided(bench: SimpleNamespace) -> None:
+    runs = {
+        (f"{kind}-dynunet", s): {"dice": {"lesion": d}} for kind, d in (("fused", 0.6), ("direct", 0.5)) for s in "12"
+    }
+    for (arm, seed), run in runs.items():
+        run["dice"]["lesion"] += 0.01 * int(seed) * (arm == "fused-dynunet")
+    runs |= {(f"{kind}-unet", seed): runs[f"{kind}-dynunet", seed] for kind in ("fused", "direct") for seed in "12"}
+    found = [c for c in bench.verdicts._general(runs) if c.differences]
+    assert [c.verdict for c in found] == ["holds", "holds"]
+    assert bench.verdicts.claims(found) == {"c": "undecided at this scale"}, "no segresnet"
+    runs |= {(f"{kind}-segresnet", seed): runs[f"{kind}-unet", seed] for kind in ("fused", "direct") for seed in "12"}
+    assert bench.verdicts.claims([*bench.verdicts._general(runs)]) == {"c": "holds"}
+
+
+def test_arms_bring_the_autoencoders_that_they_build_on(bench: SimpleNamespace) -> None:
+    names = [
+        [arm.name for arm in bench.choose(asked)] for asked in (["fused-dynunet"], ["plain-dynunet"], ["direct-unet"])
+    ]
+    assert names == [["autoencoder", "fused-dynunet"], ["autoencoder-plain", "plain-dynunet"], ["direct-unet"]]
+    assert bench.choose(None) == list(bench.arms.ARMS)
+
+
+def test_figures_are_kept_for_the_real_studies_they_are_of(
+    bench: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm = next(arm for arm in bench.arms.ARMS if arm.name == "direct-unet")
+    monkeypatch.setattr(bench.measures, "_figures", lambda arm, network, material: {"real": dict(material.real)})
+
+    def measure(*names: str) -> Any:
+        material = bench.measures.Material([], dict.fromkeys(names, 1))
+        return bench.measures.measure(arm, None, material, tmp_path / "kept.json")
+
+    (tmp_path / "kept.json").write_text('{"real": {"unknown": 1}}')
+    assert measure() == {"real": {}}
+    assert measure("one") == {"real": {"one": 1}}
+    monkeypatch.setattr(bench.measures, "_figures", None)
+    assert measure("one") == {"real": {"one": 1}}, "measured once"
+
+
+def test_a_pool_is_of_its_donors(bench: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stream:
+        """Starts alike whatever the maps."""
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def sample(self, index: int) -> list[torch.Tensor]:
+            return [torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4), torch.zeros(4, 4, 4, dtype=torch.uint8)]
+
+    monkeypatch.setattr(bench.pool, "SyntheticPatches", Stream)
+    labels = np.ones((4, 4, 4), np.uint8)
+    maps = [LabelMap(f"patient{n}", n, 1.0, labels, np.argwhere(labels == 4)) for n in ("01", "02", "03")]
+
+    def name(*chosen: LabelMap) -> str:
+        return str(bench.pool.open_pool(tmp_path, chosen, 4, 1, 7).name)
+
+    first = name(*maps[:2])
+    assert name(*maps[:2]) == first
+    assert name(maps[0], maps[2]) != first
+    monkeypatch.setattr(bench.pool, "RANGES", replace(bench.pool.RANGES, look_alikes=0.5))
+    assert name(*maps[:2]) != first
 
 
 def test_comparisons_are_paired_and_point_the_way_of_the_claim(bench: SimpleNamespace) -> None:
@@ -162,6 +233,7 @@ def test_micro_budget_end_to_end(
     assert again["runs"] == report["runs"]
     with pytest.raises(SystemExit, match="runs of other settings"):
         bench.main([*arguments, "--rate", "0.1"])
+    assert json.loads((out / "settings.json").read_text())["held_out"] == ["05"]
     _render(bench, report, tmp_path)
 
 

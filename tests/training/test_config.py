@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rmr_sdk.errors import ConfigError, RmrError, StudyError
+from rmr_sdk.errors import ConfigError, OutputError, RmrError, StudyError
 from rmr_training.checkpoint import save_checkpoint
 from rmr_training.cli import main
 from rmr_training.config import (
@@ -20,6 +20,7 @@ from rmr_training.config import (
     make_recipe,
     read_config,
     start_network,
+    study_names,
 )
 from rmr_training.models import RmrFusion, find_preset
 from rmr_training.stages import Material, Recipe, Trainer
@@ -96,6 +97,7 @@ def test_the_command_trains_validates_and_resumes(data: Path, tmp_path: Path) ->
         "log.csv",
         "validation.csv",
     }
+    assert main([*command, "--steps", "2"]) == OutputError.exit_code
     assert main([*command, "--steps", "2", "--resume"]) == 0
     assert len((tmp_path / "ae" / "log.csv").read_text().splitlines()) == 3
 
@@ -130,6 +132,53 @@ def test_a_head_that_does_not_suit_is_refused_before_data_are_read(
     config = of_head(tmp_path / "one", "swin_unetr")
     assert main(["joint", "--config", str(config), "--out", str(tmp_path / "out"), "--threads", "1"]) == 3
     assert "cannot be computed on a tile of 32 x 32 x 32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["autoencoder", "--side", "10"], "side is 10. It must be at least 11"),
+        (["autoencoder", "--side", "30"], "side is 30. It must be a multiple of 4 for the preset edge"),
+        (["joint", "--side", "4"], "side is 4. It must be at least 8"),
+        (["joint", "--threads", "0"], "threads is 0. It must be at least 1"),
+    ],
+)
+def test_a_side_that_does_not_suit_is_refused_before_data_are_read(
+    flags: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rmr_training.cli.load_material", lambda *_: pytest.fail("data were read"))
+    assert main([*flags, "--steps", "1", "--out", str(tmp_path / "out")]) == ConfigError.exit_code
+    assert words in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for command in (
+        ["autoencoder", "--steps", "1", "--out", str(tmp_path / "file")],
+        ["calibrate", "none.pth", "--out", str(tmp_path / "folder")],
+        ["average", "none.pth", "none.pth", "--out", str(tmp_path / "file" / "mean.pth")],
+        ["synthesise", "--preview", str(tmp_path / "file" / "sheet.png")],
+    ):
+        assert main(command) == OutputError.exit_code
+        assert "OutputError" in capsys.readouterr().err
+
+
+def test_an_interrupted_command_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rmr_training.cli.average", interrupt)
+    assert main(["average", "a.pth", "b.pth", "--out", str(tmp_path / "mean.pth")]) == 130
+    assert capsys.readouterr().err == "rmr-train: Cancelled: the command was interrupted.\n"
+
+
+def test_studies_of_both_kinds_are_told_apart(data: Path) -> None:
+    config = DataConfig(held_out=("02",), real=("studies/one",), whole_heads=("raw/one", "raw/two"))
+    assert list(study_names(config).values()) == ["studies/one", "raw/one", "two"]
+    assert [study.name for study in load_material(config, Ranges(), "joint").real] == ["studies/one"]
 
 
 def no_maps(folder: Path) -> object:
@@ -171,6 +220,25 @@ ROWS: list[tuple[Callable[[Path], object], type[RmrError], str]] = [
     (ranges_of("[ranges]\nbias = 'much'"), ConfigError, "Expected `float`"),
     (recipe_of('[recipe]\nsteps = 1\nstage = "autoencoder"'), ConfigError, "no key 'stage'"),
     (recipe_of("[recipe]\nsteps = 1\nreal_share = 7.0"), ConfigError, "real_share is 7"),
+    *(
+        (recipe_of(f"[recipe]\nsteps = 1\n{key} = {value}"), ConfigError, f"{key} is {value}. It must be {words}")
+        for key, value, words in (
+            ("rate", "nan", "above 0"),
+            ("clip", "0.0", "above 0"),
+            ("clip", "inf", "above 0"),
+            ("validation_patches", "0", "above 0"),
+            ("warmup", "-1", "at least 0"),
+            ("workers", "-1", "at least 0"),
+            ("keep", "-1", "at least 0"),
+            ("validate_every", "-1", "at least 0"),
+            ("degraded", "0", "from 1 to 3"),
+            ("degraded", "4", "from 1 to 3"),
+            ("seed", "-1", "from 0 to"),
+            ("ema", "1.0", "at least 0 and below 1"),
+        )
+    ),
+    (recipe_of("[recipe]\nsteps = 1\nvisual = 0\nsegmentation = 0"), ConfigError, "visual and segmentation are both 0"),
+    (ranges_of("[ranges]\nbias = inf"), ConfigError, "bias is inf"),
     (ranges_of("[ranges]\nno_lesions = 5.0"), ConfigError, "no_lesions is 5"),
     (ranges_of("[ranges]\nnoise = -0.1"), ConfigError, "noise is -0.1"),
     (ranges_of("[ranges]\nlesion_contrast = [0.9, 0.1]"), ConfigError, "the lower bound comes first"),

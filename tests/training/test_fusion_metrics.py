@@ -68,6 +68,16 @@ def test_normalised_information_is_that_of_scikit_image() -> None:
     assert mutual_information(x, y).normalised == pytest.approx(2 * (1 - 1 / theirs), rel=1e-9)
 
 
+def test_bias_of_information_grows_with_the_levels_in_use() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 32, (2, 20_000)).astype(np.uint8)
+    found = [mutual_information(x, y // width).bits for width in (1, 4, 16)]
+    # Nothing is shared: what is found is the bias, (31 * (levels - 1)) / (2 ln 2 * voxels).
+    expected = [31 * (levels - 1) / (2 * math.log(2) * x.size) for levels in (32, 8, 2)]
+    assert found == pytest.approx(expected, rel=0.25)
+    assert "grows with the grey levels in use" in " ".join(str(mutual_information.__doc__).split())
+
+
 # Feature mutual information
 
 

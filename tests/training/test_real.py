@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rmr_sdk.errors import GeometryError, StudyError
+from rmr_sdk.errors import ConfigError, GeometryError, StudyError
 from rmr_training.cli import main
 from rmr_training.data import LabelMap, Patches
 from rmr_training.losses import UNKNOWN
@@ -174,6 +174,9 @@ def test_contact_sheet_shows_real_patches_below_synthetic_ones(tmp_path: Path) -
     assert main([*command, "--preview", str(preview)]) == 0
     alone = Image.open(preview).copy()
     assert main([*command, "--preview", str(preview), "--beside", str(folder)]) == 0
+    assert main([*command, "--preview", str(tmp_path / "new" / "sheet.png"), "--samples", "1"]) == 0
+    for flags in (["--samples", "0"], ["--side", "4"], ["--seed", "-1"], ["--preview", str(tmp_path / "sheet.txt")]):
+        assert main([*command, "--preview", str(preview), *flags]) == ConfigError.exit_code
     both = Image.open(preview)
     assert both.size == (alone.width, 2 * alone.height)
     assert np.array_equal(np.asarray(both)[: alone.height], np.asarray(alone))

@@ -51,16 +51,20 @@ class Nothing:
     labels = probability = None
 
 
-def test_f1_of_levels_of_a_hand_made_head() -> None:
+def by_level(rule: LesionRule) -> list[LesionRule]:
+    return [replace(rule, least_probability=level) for level in sureness.LEVELS]
+
+
+def test_f1_of_rules_of_a_hand_made_head() -> None:
     head = table(true_at=0.82, false_at=0.62)
     before = head.labels.copy()
-    found = dict(zip(sureness.LEVELS, sureness.f1_of_levels(head, RULE), strict=True))
+    found = dict(zip(sureness.LEVELS, sureness.f1_of_rules(head, by_level(RULE)), strict=True))
     assert found[0.0] == found[0.6] == pytest.approx(2 / 3)
     assert found[0.7] == found[0.8] == 1.0
     assert found[0.9] == 0.0
     np.testing.assert_array_equal(head.labels, before)
     trimmed = LesionRule(LESION, WHITE, threshold=by_load(0.7, 0.0))
-    assert sureness.f1_of_levels(head, trimmed)[0] == 1.0
+    assert sureness.f1_of_rules(head, [trimmed]) == [1.0]
 
 
 def by_load(small: float, large: float) -> LesionThreshold:
@@ -98,7 +102,7 @@ def test_small_and_large_loads_get_thresholds_of_their_own(monkeypatch: pytest.M
 def test_groups_count_alike_and_the_least_of_equals_is_taken() -> None:
     # One gains above 0.7 from two heads, the other loses there: the mean over groups is best between.
     groups = {"a": [table(0.95, 0.72), table(0.95, 0.72)], "b": [table(0.66, 0.55)]}
-    level, f1 = sureness._best(sureness.LEVELS, groups, lambda head: sureness.f1_of_levels(head, RULE))
+    level, f1 = sureness._best(sureness.LEVELS, groups, lambda head: sureness.f1_of_rules(head, by_level(RULE)))
     # a: 2/3 to 0.7, 1 from 0.8 on; b: 2/3 to 0.5, 1 at 0.6, 0 above. Means: 5/6 at 0.6, 1/2 at 0.8.
     assert level == 0.6
     assert f1 == (pytest.approx(2 / 3), pytest.approx(5 / 6))
@@ -209,9 +213,30 @@ def test_what_hardly_touches_white_matter_counts_at_no_level() -> None:
     head = table(true_at=0.82, false_at=0.9)
     head.labels[7:11, 1:6, 1:6] = np.where(head.labels[7:11, 1:6, 1:6] == LESION, LESION, 0)
     white = LesionRule(LESION, WHITE, least_white_matter=0.1)
-    assert max(sureness.f1_of_levels(head, RULE)) == pytest.approx(2 / 3)
-    assert max(sureness.f1_of_levels(head, white)) == 1.0
+    assert max(sureness.f1_of_rules(head, by_level(RULE))) == pytest.approx(2 / 3)
+    assert max(sureness.f1_of_rules(head, by_level(white))) == 1.0
     assert sureness.dice_of_thresholds(head, white, [by_load(0, 0)]) == [1.0]
+
+
+def test_the_size_is_chosen_among_lesions_that_are_probable_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = table(true_at=0.9, false_at=0.9, voxels=40)
+    specks = np.s_[8:10, 2:4, 2:12]  # the false lesion: two specks of 4 voxels in its place
+    large.labels[specks], large.probability[specks] = WHITE, 0
+    for place in (2, 6):
+        speck = np.s_[8:10, 2:4, place : place + 1]
+        large.labels[speck], large.probability[speck] = LESION, 0.9
+    monkeypatch.setattr(sureness, "_draw_heads", lambda *_: [("1", Drawn(large), ("clean", 0))])
+    monkeypatch.setattr(sureness, "segment", lambda _, head, *__: head.segmented)
+    found = sureness.choose_levels(network(), [])
+    assert (found.least_lesion_probability, found.least_lesion_mm3) == (0.0, 5.0)
+    assert (found.f1_before, found.f1_by_probability, found.f1_after) == (0.5, 0.5, 1.0)
+
+
+class Drawn:
+    """A head with a lesion, and what a network makes of it."""
+
+    def __init__(self, segmented: Segmented) -> None:
+        self.segmented, self.labels = segmented, torch.tensor([LESION])
 
 
 def test_no_lesion_on_any_head_is_refused() -> None:
@@ -235,19 +260,23 @@ def test_the_level_reaches_the_bundle(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(
         sureness, "dice_of_thresholds", lambda _, rule, all_of_them: [each == found for each in all_of_them]
     )
-    monkeypatch.setattr(sureness, "f1_of_levels", lambda *_: [float(level == 0.6) for level in sureness.LEVELS])
+    wanted = (0.6, 5.0)
+    monkeypatch.setattr(
+        sureness,
+        "f1_of_rules",
+        lambda _, rules: [float(rule.least_probability == wanted[0]) + (rule.least_mm3 == wanted[1]) for rule in rules],
+    )
     command = ["calibrate", str(tmp_path / "model.pth"), "--out", str(tmp_path / "done.pth"), "--patches", "0"]
     assert cli.main([*command, "--heads", "1", "--labelmaps", str(tmp_path / "maps")]) == 0
     content = read_checkpoint(tmp_path / "done.pth")
     assert content["calibration"]["offset"] == 0.25
     levels = lesion_levels(content)
-    assert levels.least_lesion_probability == 0.6
+    assert (levels.least_lesion_probability, levels.least_lesion_mm3) == wanted
     assert levels.least_white_matter > 0
     manifest = open_subject(tmp_path / "done.pth").manifest
     assert levels.lesion_threshold == found
-    assert (manifest.least_lesion_probability, manifest.least_white_matter, manifest.lesion_threshold) == levels
+    assert [getattr(manifest, name) for name in LesionLevels._fields] == list(levels)
     bundle = export_bundle(load_own(tmp_path / "done.pth"), tmp_path / "bundle", name="level", tile=(16, 16, 16))
-    stated = bundle.manifest
-    assert (stated.least_lesion_probability, stated.least_white_matter, stated.lesion_threshold) == levels
+    assert [getattr(bundle.manifest, name) for name in LesionLevels._fields] == list(levels)
     assert cli.main([*command, "--heads", "0", "--lost", "0", "--labelmaps", str(tmp_path / "maps")]) == 0
     assert lesion_levels(read_checkpoint(tmp_path / "done.pth")) == LesionLevels()

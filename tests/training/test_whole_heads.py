@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from rmr_sdk.errors import ConfigError, FormatError, StudyError
+from rmr_training import whole_heads
 from rmr_training.checkpoint import save_checkpoint
 from rmr_training.cli import main
 from rmr_training.data import LabelMap, Patches
@@ -109,6 +111,33 @@ def test_a_file_of_another_grid_is_refused(network: RmrFusion, tmp_path: Path) -
         load_whole_head(write_study(tmp_path / "head", mask=False), network, file)
 
 
+def test_a_file_that_lies_elsewhere_is_refused(network: RmrFusion, tmp_path: Path) -> None:
+    folder, file = write_study(tmp_path / "head", mask=False), tmp_path / "head.nii.gz"
+    load_whole_head(folder, network, file)
+    known = nib.load(file)
+    moved = known.affine.copy()
+    moved[0, 3] += 1
+    nib.save(nib.Nifti1Image(np.asanyarray(known.dataobj), moved), file)
+    with pytest.raises(FormatError, match=r"head\.nii\.gz lies elsewhere than the study head"):
+        load_whole_head(folder, network, file)
+
+
+def test_labels_of_other_weights_are_made_anew(
+    network: RmrFusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, file = write_study(tmp_path / "head", mask=False), tmp_path / "kept" / "head.nii.gz"
+    made = []
+    real = whole_heads.infer_network
+    monkeypatch.setattr(whole_heads, "infer_network", lambda *given: made.append(1) or real(*given))
+    for weights, times in (("aa", 1), ("aa", 1), (None, 1), ("bb", 2), ("bb", 2), ("aa", 3)):
+        load_whole_head(folder, network, file, weights)
+        assert len(made) == times
+    assert (tmp_path / "kept" / "head.sha256").read_text() == "aa"
+    (tmp_path / "kept" / "head.sha256").unlink()  # as left by a run that was cut off
+    load_whole_head(folder, network, file, "aa")
+    assert len(made) == 4
+
+
 def test_a_head_without_flair_is_named(network: RmrFusion, tmp_path: Path) -> None:
     folder = write_study(tmp_path / "half", mask=False)
     (folder / "flair.nii.gz").unlink()
@@ -143,7 +172,8 @@ def test_a_run_learns_from_heads_and_says_so(
         f"[data]\nwhole_heads = {json.dumps(heads)}\n[recipe]\nreal_share = 1.0\nside = 32\nbatch = 1\nworkers = 0\n"
     )
     command = ["joint", "--config", str(config), "--steps", "1", "--threads", "1", "--no-amp", "--preset", "edge-small"]
-    for start in ([], ["--start", str(tmp_path / "stage1.pth")]):
+    stage_1 = ["--start", str(tmp_path / "stage1.pth")]
+    for start in ([], stage_1):
         assert main([*command, "--out", str(tmp_path / "refused"), *start]) == ConfigError.exit_code
         assert "labelled by the weights that a joint stage starts from" in capsys.readouterr().err
     out = ["--out", str(tmp_path / "out")]
@@ -152,4 +182,7 @@ def test_a_run_learns_from_heads_and_says_so(
     assert content["studies"] == heads
     assert content["recipe"]["whole_heads_share"] == 0.4
     assert all((tmp_path / "out" / "whole_heads" / f"{head}.nii.gz").exists() for head in heads)
+    kept = (tmp_path / "out" / "whole_heads" / "sub-01" / "anat.sha256").read_text()
+    assert kept == hashlib.sha256((tmp_path / "start.pth").read_bytes()).hexdigest()
+    assert main([*command, *out, *stage_1, "--resume"]) == ConfigError.exit_code  # not its labels
     assert main([*command, *out, "--steps", "2", "--resume"]) == 0  # the labels are there: no start is needed

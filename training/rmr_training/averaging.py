@@ -9,16 +9,15 @@ tuned to); Izmailov et al., UAI 2018 (along one run).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rmr_sdk.errors import ConfigError, FormatError
 
-from .checkpoint import load_network, read_checkpoint, save_checkpoint
+from .checkpoint import load_network, read_weights, save_checkpoint
 
 
 def average(sources: Sequence[Path], target: Path) -> None:
@@ -37,7 +36,7 @@ def average(sources: Sequence[Path], target: Path) -> None:
     """
     if len(sources) < 2:
         raise ConfigError(f"the mean of {len(sources)} checkpoints was asked for.", "Name two or more.")
-    contents = [_read(source) for source in sources]
+    contents = [read_weights(source) for source in sources]
     for source, content in zip(sources, contents, strict=True):
         for key in ("preset", "normalisation", "stage"):
             if content.get(key) != contents[0].get(key):
@@ -51,13 +50,6 @@ def average(sources: Sequence[Path], target: Path) -> None:
     kept = {key: value for key, value in contents[-1].items() if key in ("step", "recipe")}
     studies = sorted({name for content in contents for name in content.get("studies", ())})
     save_checkpoint(target, network, contents[-1]["stage"], {**kept, "studies": studies, "mean_of": len(sources)})
-
-
-def _read(source: Path) -> Mapping[str, Any]:
-    content = read_checkpoint(source)
-    if "average" in content:
-        raise FormatError(f"{source.name} is the state of a run.", "Take model.pth, which has the averaged weights.")
-    return content
 
 
 def _mean(weights: Sequence[Tensor]) -> Tensor:

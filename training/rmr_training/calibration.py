@@ -82,12 +82,14 @@ def calibrate(network: RmrFusion, maps: Sequence[LabelMap], side: int = 64, patc
 def best_offset(donors: Sequence[tuple[Tensor, Tensor]], steps: int = 161) -> tuple[float, float, float]:
     """Return the offset with the best mean of the donors' Dice, and this mean without and with it.
 
+    Of several that are equally good it is the one nearest to 0.
+
     Args:
         donors: Of each, the score of the lesion class minus the best of the others, and whether it is a lesion (bool),
             (n,) both.
-        steps: Offsets that are tried, from -LIMIT to LIMIT.
+        steps: Offsets that are tried, from -LIMIT to LIMIT; an odd number has 0 among them.
     """
-    offsets = torch.linspace(-LIMIT, LIMIT, steps)
+    offsets = (torch.arange(steps) - (steps - 1) / 2) * (2 * LIMIT / (steps - 1))
 
     def dice(offset: Tensor) -> float:
         found = []
@@ -97,8 +99,8 @@ def best_offset(donors: Sequence[tuple[Tensor, Tensor]], steps: int = 161) -> tu
         return float(torch.stack(found).mean())
 
     values = torch.tensor([dice(offset) for offset in offsets])
-    best = int(values.argmax())
-    return float(offsets[best]), dice(torch.zeros(())), float(values[best])
+    equal = offsets[values == values.max()]
+    return float(equal[equal.abs().argmin()]), dice(torch.zeros(())), float(values.max())
 
 
 def _margins(network: RmrFusion, stream: Patches, patches: int) -> list[tuple[Tensor, Tensor]]:

@@ -1,12 +1,11 @@
 """Checkpoints: what a training run needs to go on exactly where it stopped, and what an export needs to know.
 
 The layout extends the authors' `{"model": state_dict, ...}`: `preset` and `normalisation` say how to build and feed the
-network, `stage` which part `model` holds. A file is written to a temporary name and renamed.
+network, `stage` which part `model` holds. A file is complete or not there.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +15,11 @@ import torch
 from torch import nn
 
 from rmr_sdk.errors import FormatError
+from rmr_sdk.io.files import atomic_file, make_folder
 from rmr_sdk.manifest import LesionThreshold
 
 from .models import Preset, RmrFusion
+from .models.heads import HEAD_FAILURES, first_line
 
 NORMALISATION: dict[str, Any] = {"kind": "robust", "percentile": 99.0, "floor_fraction": 0.02, "high": 1.5}
 """What the networks of this package are trained on; `synthesis` imitates it on patches."""
@@ -30,6 +31,7 @@ class LesionLevels(NamedTuple):
     least_lesion_probability: float = 0.0
     least_white_matter: float = 0.0
     lesion_threshold: LesionThreshold | None = None
+    least_lesion_mm3: float = 0.0
 
 
 KEEP_ALL = LesionLevels()
@@ -43,6 +45,9 @@ def save_checkpoint(path: Path, network: RmrFusion, stage: str, extra: Mapping[s
         network: Its whole state is kept under `model`.
         stage: "autoencoder" or "joint".
         extra: Further entries, such as optimiser state and step.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     content = {
         "model": network.state_dict(),
@@ -51,10 +56,9 @@ def save_checkpoint(path: Path, network: RmrFusion, stage: str, extra: Mapping[s
         "stage": stage,
         **extra,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(content, temporary)
-    temporary.replace(path)
+    make_folder(path.parent)
+    with atomic_file(path) as file:
+        torch.save(content, file)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -74,6 +78,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_weights(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of weights alone, as `model.pth` and `best.pth` are.
+
+    Raises:
+        FormatError: It cannot be read, or is the state of a run, whose weights are not the averaged ones.
+    """
+    content = read_checkpoint(path)
+    if "average" in content:
+        raise FormatError(f"{path.name} is the state of a run.", "Take model.pth, which has the averaged weights.")
+    return content
+
+
 def lesion_levels(checkpoint: Mapping[str, Any]) -> LesionLevels:
     """Return the levels that a checkpoint was calibrated to; those that keep all lesions where it was not."""
     found = checkpoint.get("calibration", {})
@@ -85,12 +101,18 @@ def load_network(path: Path) -> RmrFusion:
     """Build the network of a checkpoint of this package and load its weights.
 
     Raises:
-        FormatError: The checkpoint does not say its preset, or its weights do not fit it.
+        FormatError: The checkpoint does not say its preset, no network can be built of it, or its weights do not fit.
+        ConfigError: The head is not known here, or does not take its options.
     """
     content = read_checkpoint(path)
     if "preset" not in content:
         raise FormatError(f"{path.name} does not name its preset.", "It is not a checkpoint of rmr-train.")
-    network = RmrFusion(Preset.from_metadata(content["preset"]))
+    try:
+        network = RmrFusion(Preset.from_metadata(content["preset"]))
+    except (msgspec.ValidationError, *HEAD_FAILURES) as error:
+        raise FormatError(
+            f"the preset of {path.name} makes no network: {first_line(error)}.", "Take an undamaged checkpoint."
+        ) from error
     load_weights(network, content["model"], path.name)
     return network
 

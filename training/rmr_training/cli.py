@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
+import math
 import os
 import sys
 import typing
@@ -16,31 +18,35 @@ import msgspec
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rmr_sdk.errors import ConfigError, FormatError, RmrError, StudyError
+from rmr_sdk.errors import Cancelled, ConfigError, FormatError, RmrError, StudyError
+from rmr_sdk.io.files import check_outputs, make_folder
 
 from .averaging import average
 from .calibration import Calibration, calibrate
-from .checkpoint import KEEP_ALL, load_network, read_checkpoint, save_checkpoint
+from .checkpoint import KEEP_ALL, load_network, read_checkpoint, read_weights, save_checkpoint
 from .cli_evaluate import add_evaluate
 from .config import (
     HELD_OUT,
     DataConfig,
     check_donors,
+    check_side,
     data_folder,
     load_material,
     make_ranges,
     make_recipe,
     read_config,
     start_network,
+    study_names,
 )
 from .data import SyntheticPatches, load_label_maps, split_by_donor
 from .models import PRESETS, RmrFusion, check_head
-from .real import RealStudy, load_real_study, name_studies, plain_patches
-from .recipe import Recipe, Stage
-from .sheet import COLUMNS, contact_sheet
-from .stages import Trainer
+from .real import RealStudy, load_real_study, plain_patches
+from .recipe import Recipe, Stage, check_range
+from .sampling import LEAST_SIDE
+from .sheet import COLUMNS, check_sheet, contact_sheet
+from .stages import Trainer, check_unused
 from .sureness import choose_levels, choose_white_matter
-from .whole_heads import load_whole_head
+from .whole_heads import is_labelled, load_whole_head
 
 FLAG_TYPES = typing.get_type_hints(Recipe)
 
@@ -74,8 +80,21 @@ def _add_stage(commands: argparse._SubParsersAction[argparse.ArgumentParser], st
     parser.set_defaults(command=_train, stage=stage)
 
 
+def _set_threads(count: int) -> None:
+    check_range("threads", count, 1, math.inf, "at least 1")
+    torch.set_num_threads(count)
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a file that could not be written, before anything is computed."""
+    check_outputs(path.parent, [path.name], overwrite=True)
+
+
 def _train(options: argparse.Namespace) -> None:
-    torch.set_num_threads(options.threads)
+    _set_threads(options.threads)
+    check_outputs(options.out, (), overwrite=True)
+    if not options.resume:
+        check_unused(options.out)
     config = read_config(options.config)
     names = [item.name for item in fields(Recipe) if item.name != "stage"]
     flags = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
@@ -92,6 +111,7 @@ def _train(options: argparse.Namespace) -> None:
         network_config = msgspec.structs.replace(network_config, preset=options.preset)
     torch.manual_seed(recipe.seed)
     network = start_network(network_config, options.start, options.stage)
+    check_side(recipe.side, options.stage, network.preset)
     if options.stage == "joint" and network.head is not None:
         shape = network.preset
         encoder, sides = shape.encoder, (recipe.side,) * 3
@@ -118,25 +138,34 @@ def _absolute(folders: list[str] | None) -> tuple[str, ...] | None:
 
 def _load_whole_heads(data: DataConfig, network: RmrFusion, options: argparse.Namespace) -> list[RealStudy]:
     """Have the weights of --start label the heads, once: what they found is kept in OUT/whole_heads."""
-    folders = [data_folder() / folder for folder in data.whole_heads]
-    names = dict(zip(folders, name_studies(folders), strict=True))
-    files = {folder: options.out / "whole_heads" / f"{name}.nii.gz" for folder, name in names.items()}
+    names = study_names(data)
+    files = {folder: options.out / "whole_heads" / f"{names[folder]}.nii.gz" for folder in data.whole_heads}
+    weights = None if options.start is None else hashlib.sha256(options.start.read_bytes()).hexdigest()
     trained = options.start is not None and read_checkpoint(options.start).get("stage") == "joint"
-    if options.stage != "joint" or not (trained or all(file.exists() for file in files.values())):
+    if options.stage != "joint" or not (trained or all(is_labelled(file, weights) for file in files.values())):
         raise ConfigError(
             "heads without lesion masks are labelled by the weights that a joint stage starts from.",
             "Give --start a checkpoint of the joint stage, or drop whole_heads.",
         )
-    return [replace(load_whole_head(folder, network, file), name=names[folder]) for folder, file in files.items()]
+    return [
+        replace(load_whole_head(data_folder() / folder, network, file, weights), name=names[folder])
+        for folder, file in files.items()
+    ]
 
 
 def _synthesise(options: argparse.Namespace) -> None:
+    check_range("samples", options.samples, 1, math.inf, "at least 1")
+    check_range("side", options.side, LEAST_SIDE, math.inf, f"at least {LEAST_SIDE}")
+    check_range("seed", options.seed, 0, 2**63 - 1)
+    check_sheet(options.preview)
+    _check_file(options.preview)
     ranges = make_ranges(read_config(options.config))
     maps = load_label_maps(Path(options.labelmaps) if options.labelmaps else data_folder() / "labelmaps")
     stream = SyntheticPatches(maps, options.side, options.seed, ranges=ranges)
     samples = [stream.sample(index) for index in range(options.samples)]
     real = [load_real_study(folder, labelled=False) for folder in options.beside or ()]
     samples += [sample for study in real for sample in plain_patches(study, options.side, COLUMNS)]
+    make_folder(options.preview.parent)
     contact_sheet(samples).save(options.preview)
     print(
         f"{options.preview}: {options.samples} samples of seed {options.seed}, then {COLUMNS} patches of each of "
@@ -145,8 +174,9 @@ def _synthesise(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    torch.set_num_threads(options.threads)
-    network, content = load_network(options.checkpoint), read_checkpoint(options.checkpoint)
+    _set_threads(options.threads)
+    _check_file(options.out)
+    network, content = load_network(options.checkpoint), read_weights(options.checkpoint)
     if content.get("stage") == "autoencoder":
         raise FormatError(
             f"{options.checkpoint.name} is of stage 1: its fusion and head are not trained.",
@@ -195,14 +225,16 @@ def _calibrate(options: argparse.Namespace) -> None:
         )
         print(
             f"{options.out}: {voxels}, lesion Dice {chosen.head_dice_before:.3f} to {chosen.head_dice_after:.3f}; "
-            f"lesions from {chosen.least_lesion_probability:.2f} on, lesion-wise F1 {chosen.f1_before:.3f} to "
-            f"{chosen.f1_after:.3f} on {chosen.heads} synthetic heads"
+            f"lesions from {chosen.least_lesion_probability:.2f} and {chosen.least_lesion_mm3:g} mm3 on, lesion-wise "
+            f"F1 {chosen.f1_before:.3f} to {chosen.f1_by_probability:.3f} and {chosen.f1_after:.3f} on {chosen.heads} "
+            "synthetic heads"
         )
     kept = {k: v for k, v in content.items() if k in ("step", "recipe", "studies", "mean_of")}
     save_checkpoint(options.out, network, "joint", {**kept, "calibration": found})
 
 
 def _average(options: argparse.Namespace) -> None:
+    _check_file(options.out)
     average(options.checkpoints, options.out)
     print(f"{options.out}: the mean of {len(options.checkpoints)} checkpoints; calibrate it before it is exported")
 
@@ -263,9 +295,15 @@ def main(arguments: list[str] | None = None) -> int:
     except RmrError as error:
         if options.debug:
             raise
-        print(f"rmr-train: {type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_code
+        return _fail(error)
+    except KeyboardInterrupt:
+        return _fail(Cancelled("the command was interrupted."))
     return 0
+
+
+def _fail(error: RmrError) -> int:
+    print(f"rmr-train: {type(error).__name__}: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -70,10 +71,11 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    conditions = (CLEAN, *CONDITIONS) if "all" in options.conditions else tuple(options.conditions)
+    every = (CLEAN, *CONDITIONS)
+    asked = [every if name == "all" else (name,) for name in options.conditions]
     wanted = options.figures or ("fusion",)
     return Plan(
-        conditions=conditions,
+        conditions=tuple(chain.from_iterable(asked)),
         strengths=tuple(options.strengths),
         damaged=tuple(options.only or ()),
         baselines=tuple(options.baselines),

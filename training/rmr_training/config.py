@@ -9,6 +9,7 @@ Paths are relative to the data folder (the environment variable RMR_DATA).
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,9 +23,11 @@ from rmr_sdk.errors import ConfigError, StudyError
 
 from .checkpoint import load_network, read_checkpoint
 from .data import LabelMap, load_label_maps, split_by_donor
+from .losses import SSIM_SIDE
 from .models import Preset, RmrFusion, find_preset
 from .real import load_real_study, name_studies
-from .recipe import Recipe, Stage
+from .recipe import Recipe, Stage, check_range, check_recipe
+from .sampling import LEAST_SIDE
 from .stages import Material
 from .synthesis import Ranges
 
@@ -149,18 +152,25 @@ def make_recipe(stage: Stage, config: RunConfig, flags: Mapping[str, Any]) -> Re
         raise ConfigError(
             f"the recipe has no key {unknown[0]!r}.", "See docs/training.md for its keys.", key=unknown[0]
         )
-    positive = ("steps", "batch", "side", "log_every", "checkpoint_every", "rate")
-    wrong = [key for key in positive if getattr(recipe, key) <= 0]
-    if wrong:
-        raise ConfigError(f"{wrong[0]} is {getattr(recipe, wrong[0])}.", "It must be above 0.", key=wrong[0])
-    _check_shares({key: getattr(recipe, key) for key in ("real_share", "whole_heads_share", "degrade_inputs", "ema")})
+    check_recipe(recipe)
     return recipe
 
 
-def _check_shares(values: Mapping[str, float]) -> None:
-    for key, value in values.items():
-        if not 0 <= value <= 1:
-            raise ConfigError(f"{key} is {value}.", "It must be from 0 to 1.", key=key)
+def check_side(side: int, stage: Stage, preset: Preset) -> None:
+    """Refuse a side of patches that samples, losses or the network cannot be computed on.
+
+    `models.check_head` says what the head needs.
+
+    Raises:
+        ConfigError: The side is too small, or no multiple of what the encoders need; the message says of what.
+    """
+    least = SSIM_SIDE if stage == "autoencoder" else LEAST_SIDE
+    check_range("side", side, least, math.inf, f"at least {least}")
+    multiple = preset.encoder.stride * preset.encoder.patch
+    if side % multiple:
+        raise ConfigError(
+            f"side is {side}.", f"It must be a multiple of {multiple} for the preset {preset.name}.", key="side"
+        )
 
 
 def make_ranges(config: RunConfig) -> Ranges:
@@ -179,9 +189,11 @@ def make_ranges(config: RunConfig) -> Ranges:
     values = asdict(ranges)
     for key, value in values.items():
         low, high = value if isinstance(value, tuple) else (value, value)
-        if not 0 <= low <= high:
+        if not 0 <= low <= high < math.inf:
             raise ConfigError(f"{key} is {value}.", "It must be at least 0, and the lower bound comes first.", key=key)
-    _check_shares({key: value for key, value in values.items() if isinstance(value, float) and key not in AMOUNTS})
+    for key, value in values.items():
+        if isinstance(value, float) and key not in AMOUNTS:
+            check_range(key, value, 0, 1)
     return ranges
 
 
@@ -194,12 +206,22 @@ def load_material(data: DataConfig, ranges: Ranges, stage: Stage) -> Material:
     maps = load_label_maps(data_folder() / data.labelmaps)
     train, held_out = split_by_donor(maps, data.held_out)
     check_donors(maps, data.held_out)
-    folders = [data_folder() / folder for folder in data.real]
+    names = study_names(data)
     real = [
-        replace(load_real_study(folder, labelled=stage == "joint"), name=name)
-        for folder, name in zip(folders, name_studies(folders), strict=True)
+        replace(load_real_study(data_folder() / folder, labelled=stage == "joint"), name=names[folder])
+        for folder in data.real
     ]
     return Material(train, held_out, real, ranges)
+
+
+def study_names(data: DataConfig) -> dict[str, str]:
+    """Return the names of all studies of a run by their folders, no two alike.
+
+    Raises:
+        ConfigError: A study is given twice.
+    """
+    folders = (*data.real, *data.whole_heads)
+    return dict(zip(folders, name_studies([data_folder() / folder for folder in folders]), strict=True))
 
 
 def check_donors(maps: Sequence[LabelMap], held_out: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
+from nibabel.affines import voxel_sizes
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.utils.data import IterableDataset
@@ -24,6 +28,9 @@ from .sampling import keyed_generator
 from .synthesis import LESION, Ranges, Sample, synthesise
 
 __all__ = ["ORIENTATION", "LabelMap", "Patches", "SyntheticPatches", "load_label_maps", "split_by_donor"]
+
+SPACING_TOLERANCE_MM = 0.01
+"""How far the voxels of a label map may be from 1 mm, as headers are rounded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +62,7 @@ def load_label_maps(folder: Path) -> list[LabelMap]:
 
     Raises:
         StudyError: There is none.
-        FormatError: A map holds labels outside the class list.
+        FormatError: A map is damaged, not 3-D, not of voxels of 1 mm, or holds labels outside the class list.
     """
     files = sorted(folder.glob("*.nii.gz"))
     if not files:
@@ -64,8 +71,20 @@ def load_label_maps(folder: Path) -> list[LabelMap]:
 
 
 def _load_label_map(file: Path) -> LabelMap:
-    image = nib.as_closest_canonical(nib.load(file))
-    labels = np.ascontiguousarray(np.asanyarray(image.dataobj).transpose(2, 1, 0))
+    try:
+        image = nib.load(file)
+        stored = np.asanyarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
+        raise FormatError(f"{file.name} is damaged or no NIfTI file: {error}.", "Copy it again.") from error
+    spacing_mm = voxel_sizes(image.affine)
+    if stored.ndim != 3 or np.abs(spacing_mm - 1).max() > SPACING_TOLERANCE_MM:
+        voxels = " x ".join(f"{n:g}" for n in spacing_mm)
+        raise FormatError(
+            f"{file.name} has {stored.ndim} axes and voxels of {voxels} mm.",
+            "Make it a 3-D label map of voxels of 1 mm.",
+        )
+    canonical = nib.as_closest_canonical(nib.Nifti1Image(stored, image.affine, dtype=stored.dtype))
+    labels = np.ascontiguousarray(np.asanyarray(canonical.dataobj).transpose(2, 1, 0))
     highest = int(labels.max(initial=0))
     if labels.dtype.kind not in "iu" or highest >= len(CLASSES) or labels.min(initial=0) < 0:
         raise FormatError(

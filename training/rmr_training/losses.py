@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 SPATIAL = (2, 3, 4)
 
+SSIM_SIDE = 11
+"""Least side of an image that structural similarity can be computed of."""
+
 
 def total_variation(x: Tensor) -> Tensor:
     """Mean squared forward difference along each spatial axis, summed over the axes of (N, C, D, H, W)."""

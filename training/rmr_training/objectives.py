@@ -23,8 +23,8 @@ def autocast(device: torch.device, amp: bool) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=amp)
 
 
-def bfloat16_is_sound(network: RmrFusion, side: int, device: torch.device) -> bool:
-    """Tell whether gradients in bfloat16 can be trusted on patches of a side.
+def bfloat16_is_sound(network: nn.Module, side: int, device: torch.device) -> bool:
+    """Tell whether gradients of a network of two contrasts, in bfloat16, can be trusted on patches of a side.
 
     On a CPU torch 2.13 reads memory that nothing has written in the weight gradient of a bfloat16 Conv3d of stride 1
     whose kernel is longer than 1 along the first axis, where its input is two voxels deep: the gradient is another one

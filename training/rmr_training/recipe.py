@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from rmr_sdk.errors import ConfigError
+
 Stage = Literal["autoencoder", "joint"]
 
 
@@ -74,6 +76,55 @@ class Recipe:
     keep: int = 0
     validate_every: int = 0
     validation_patches: int = 16
+
+
+ABOVE_0 = ("steps", "batch", "side", "log_every", "checkpoint_every", "validation_patches", "rate", "clip")
+AT_LEAST_0 = (
+    "warmup",
+    "weight_decay",
+    "workers",
+    "keep",
+    "validate_every",
+    "visual",
+    "segmentation",
+    "cross_entropy",
+)
+SHARES = ("real_share", "whole_heads_share", "degrade_inputs")
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse numbers that would spoil a run.
+
+    Raises:
+        ConfigError: One is out of range; the message names it and the range.
+    """
+    for keys, low, words in ((ABOVE_0, math.ulp(0), "above 0"), (AT_LEAST_0, 0, "at least 0")):
+        for key in keys:
+            check_range(key, getattr(recipe, key), low, math.inf, words)
+    for key in SHARES:
+        check_range(key, getattr(recipe, key), 0, 1)
+    check_range("ema", recipe.ema, 0, math.nextafter(1, 0), "at least 0 and below 1")
+    check_range("degraded", recipe.degraded, 1, 3)
+    check_range("seed", recipe.seed, 0, 2**63 - 1)
+    if recipe.stage == "joint" and not (recipe.visual or recipe.segmentation):
+        raise ConfigError("visual and segmentation are both 0.", "One of the two losses must count.", key="visual")
+
+
+def check_range(key: str, value: float, low: float, high: float, words: str | None = None) -> None:
+    """Refuse a number that is not finite or not from `low` to `high`, both included.
+
+    Args:
+        key: What it is called.
+        value: The number.
+        low: Least that it may be.
+        high: Most that it may be.
+        words: The range in words, where it is not "from `low` to `high`".
+
+    Raises:
+        ConfigError: It is out of range.
+    """
+    if not (low <= value <= high and math.isfinite(value)):
+        raise ConfigError(f"{key} is {value}.", f"It must be {words or f'from {low} to {high}'}.", key=key)
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:

@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+LEAST_SIDE = 8
+"""Least side of a patch in voxels: fields and blurs of samples need that much."""
+
 LEFT_RIGHT = 2
 """Axis of (D, H, W) that a head may be flipped along; top and bottom, front and back differ."""
 

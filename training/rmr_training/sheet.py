@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from rmr_sdk.errors import ConfigError
+
 COLUMNS = 4
+
+
+def check_sheet(path: Path) -> None:
+    """Refuse a file name whose ending stands for no image.
+
+    Raises:
+        ConfigError: It does.
+    """
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise ConfigError(f"{path.name} is not the name of an image.", "Let it end in .png.")
 
 
 def contact_sheet(samples: Sequence[tuple[Tensor, Tensor, Tensor]], zoom: int = 2) -> Image.Image:

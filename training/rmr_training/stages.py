@@ -7,6 +7,7 @@ exponential average over steps. Many processes (`accelerate launch`) average the
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from rmr_sdk.errors import RmrError, StudyError
+from rmr_sdk.errors import FormatError, OutputError, RmrError, StudyError
 
 from .checkpoint import read_checkpoint, save_checkpoint
 from .data import LabelMap, Patches
@@ -39,6 +40,9 @@ log = logging.getLogger(__name__)
 
 LAYOUT = torch.channels_last_3d
 """Memory layout of weights and images: a step of `edge` takes 1.26 s of one core instead of 1.63 s."""
+
+STATE = ("model", "preset", "stage", "optimizer", "average", "step", "best")
+"""What `last.pth` holds for `Trainer.resume`."""
 
 
 class TrainingError(RmrError):
@@ -77,6 +81,16 @@ def trainable(network: RmrFusion, recipe: Recipe) -> list[nn.Parameter]:
     return [p for p in network.parameters() if p.requires_grad]
 
 
+def check_unused(folder: Path) -> None:
+    """Refuse a folder that holds a run, which a new one would overwrite.
+
+    Raises:
+        OutputError: It holds one.
+    """
+    if (folder / "last.pth").exists():
+        raise OutputError(f"{folder} holds a run (last.pth).", "Give --resume to go on with it, or another --out.")
+
+
 class Trainer:
     """One stage of one run: steps, weight average, validation, log and checkpoints in a folder.
 
@@ -100,7 +114,8 @@ class Trainer:
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.device = self.accelerator.device
         network = network.to(self.device, memory_format=LAYOUT)  # type: ignore[call-overload]
-        if recipe.amp and not bfloat16_is_sound(network, recipe.side, self.device):
+        part = network.autoencoder if recipe.stage == "autoencoder" else network
+        if recipe.amp and not bfloat16_is_sound(part, recipe.side, self.device):
             log.warning("patches of %d voxels are computed in float32: torch's bfloat16 is unsound there", recipe.side)
             recipe = replace(recipe, amp=False)
         self.network, self.recipe, self.material, self.folder = network, recipe, material, folder
@@ -121,8 +136,12 @@ class Trainer:
 
         Raises:
             TrainingError: The checkpoint is of another stage or preset.
+            FormatError: It is not the state of a run.
         """
         content = read_checkpoint(path)
+        missing = [key for key in STATE if key not in content]
+        if missing:
+            raise FormatError(f"{path.name} has no entry {missing[0]!r}.", "Resume from the last.pth of a run.")
         if content["stage"] != self.recipe.stage:
             raise TrainingError(f"{path.name} is of stage {content['stage']!r}.", f"Resume a {self.recipe.stage} run.")
         if content["preset"] != self.network.preset.to_metadata():
@@ -144,8 +163,11 @@ class Trainer:
             seconds: Stop after so long, ready to be resumed; None for no limit.
 
         Raises:
-            TrainingError: The loss is not finite; the message names the studies of the batch.
+            TrainingError: Loss or gradient is not finite; the message names the studies of the batch.
+            OutputError: The folder holds a run, and this one has not been resumed.
         """
+        if not self.step:
+            check_unused(self.folder)
         recipe, started = self.recipe, time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
         batches, steps = (
@@ -194,8 +216,9 @@ class Trainer:
         if not self.recipe.keep:
             return
         self._save_averaged(f"model-{self.step}.pth")
-        kept = sorted(self.folder.glob("model-*.pth"), key=lambda path: int(path.stem.split("-")[1]))
-        for old in kept[: -self.recipe.keep]:
+        named = ((re.fullmatch(r"model-(\d+)\.pth", path.name), path) for path in self.folder.iterdir())
+        kept = sorted((int(match[1]), path) for match, path in named if match)
+        for _, old in kept[: -self.recipe.keep]:
             old.unlink()
 
     def _save_averaged(self, name: str, **facts: Any) -> None:
@@ -245,9 +268,11 @@ class Trainer:
             yield (t1w, flair, labels.to(self.device)), list(sources)
 
     def _loss(self, batch: Batch) -> Tensor:
+        """Compute the loss of this step; its random numbers are neither those of samples nor of another step."""
         recipe = self.recipe
         place = self.step * self.accelerator.num_processes + self.accelerator.process_index
-        generator = keyed_generator(recipe.seed, place)
+        generator = keyed_generator(recipe.seed, place, 1)
+        torch.manual_seed(keyed_generator(recipe.seed, place, 2).initial_seed())  # dropout draws from the global one
         if recipe.stage == "autoencoder":
             return autoencoder_loss(self.network, batch, generator, recipe.amp, recipe.degraded, recipe.constraints)
         inputs = degrade_some(batch, generator, recipe.degrade_inputs)
@@ -260,20 +285,24 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, recipe)
         loss = self._loss(batch)
-        if not bool(torch.isfinite(loss)):
+        self._check_finite("loss", loss, sources)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._average_gradients()
+        norm = nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
+        self._check_finite("norm of the gradient", norm, sources)
+        self.optimiser.step()
+        self.average.update_parameters(self.network)
+        return float(loss.detach())
+
+    def _check_finite(self, name: str, value: Tensor, sources: Sequence[str]) -> None:
+        if not bool(torch.isfinite(value)):
             raise TrainingError(
-                f"the loss is {loss.item()} at step {self.step}, on patches of {', '.join(sources)}.",
+                f"the {name} is {value.item()} at step {self.step}, on patches of {', '.join(sources)}.",
                 "Check those studies, lower the rate, or resume from last.pth, which is from before it.",
                 step=self.step,
                 sources=tuple(sources),
             )
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self._average_gradients()
-        nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
-        self.optimiser.step()
-        self.average.update_parameters(self.network)
-        return float(loss.detach())
 
     def _agree(self, late: bool) -> bool:
         """Tell every process whether one of them is late: all stop at the same step."""

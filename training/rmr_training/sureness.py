@@ -1,17 +1,18 @@
-"""What of the lesions is kept: the levels of white matter, of a voxel's probability and of a lesion's mean probability.
+"""What of the lesions is kept: by white matter, by the probability of a voxel and of a lesion, and by its size.
 
 What hardly touches white matter is scalp, orbit or cortex, seldom a lesion. How seldom, label maps of real anatomies
 with the lesions of their own patient tell: the highest level is taken at which hardly any of these is lost.
 
-The other two are chosen on synthetic heads of held-out lesion donors. A network finds things that it is not sure of,
+The others are chosen on synthetic heads of held-out lesion donors. A network finds things that it is not sure of,
 about as many in every head: where there is much lesion most of them are lesion too, where there is little most are
 none. So every donor is seen with all of its lesions and with few of them, both count alike, and the threshold of a
 voxel may differ between loads; the pair with the best Dice is taken. Where scans may be damaged, all heads of a map but
 the first can be damaged too, in one way each, as `rmr-train evaluate` damages studies: that makes a network less sure,
 and a threshold that suits clean heads alone drops what it still finds. Then the mean probability from which on a
-connected lesion is kept, by lesion-wise F1: what is dropped are whole lesions, which Dice hardly feels. Of equals the
-least are taken. Figures are averaged over the heads of a donor at a load, then over these. Whole heads are needed: the
-border of a patch cuts lesions, and the runtime blends tiles.
+connected lesion is kept, by lesion-wise F1: what is dropped are whole lesions, which Dice hardly feels. Then, likewise,
+the least volume of what all of that leaves. Of equals the least are taken. Figures are averaged over the heads of a
+donor at a load, then over these. Whole heads are needed: the border of a patch cuts lesions, and the runtime blends
+tiles.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ THRESHOLDS = (0.0, *(step / 20 for step in range(10, 20)))
 
 LEVELS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Mean probabilities of a lesion that are tried."""
+
+SIZES_MM3 = (0.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0, 30.0)
+"""Volumes of a lesion that are tried; a ball of 3 mm across, the least lesion that criteria count, has 14."""
 
 FOUND_ML = (5.0, 20.0)
 """Up to the first volume found a load is small, from the second on it is large."""
@@ -99,8 +103,10 @@ class Levels:
         head_dice_before: Mean lesion Dice with all voxels.
         head_dice_after: The same with those that are kept.
         least_lesion_probability: Mean probability from which on a lesion is kept.
+        least_lesion_mm3: Volume from which on what is left of a lesion is kept.
         f1_before: Mean lesion-wise F1 with all lesions that the threshold leaves.
-        f1_after: The same with those that are kept.
+        f1_by_probability: The same with those that are probable enough.
+        f1_after: The same with those that are large enough too.
         heads: Synthetic heads that were looked at.
     """
 
@@ -108,7 +114,9 @@ class Levels:
     head_dice_before: float
     head_dice_after: float
     least_lesion_probability: float
+    least_lesion_mm3: float
     f1_before: float
+    f1_by_probability: float
     f1_after: float
     heads: int
 
@@ -180,8 +188,12 @@ def choose_levels(
     rule = LesionRule(LESION, WHITE, least_white_matter=least_white_matter)
     threshold, dice = _choose_threshold(groups, rule)
     trimmed = replace(rule, threshold=threshold)
-    level, f1 = _best(LEVELS, groups, lambda head: f1_of_levels(head, trimmed))
-    return Levels(threshold, *dice, level, *f1, sum(map(len, groups.values())))
+    by_level = [replace(trimmed, least_probability=level) for level in LEVELS]
+    probable, f1 = _best(by_level, groups, lambda head: f1_of_rules(head, by_level))
+    by_size = [replace(probable, least_mm3=size) for size in SIZES_MM3]
+    chosen, (_, f1_after) = _best(by_size, groups, lambda head: f1_of_rules(head, by_size))
+    heads = sum(map(len, groups.values()))
+    return Levels(threshold, *dice, chosen.least_probability, chosen.least_mm3, *f1, f1_after, heads)
 
 
 def _draw_heads(
@@ -243,12 +255,12 @@ def dice_of_thresholds(head: Segmented, rule: LesionRule, thresholds: Sequence[L
     return dice
 
 
-def f1_of_levels(head: Segmented, rule: LesionRule) -> list[float]:
-    """Return the lesion-wise F1 of a head at each of `LEVELS`, everything else as a rule says; nothing is changed."""
+def f1_of_rules(head: Segmented, rules: Sequence[LesionRule]) -> list[float]:
+    """Return the lesion-wise F1 of a head by each rule; nothing is changed."""
     found = []
-    for level in LEVELS:
+    for rule in rules:
         kept = head.labels.copy()
-        replace(rule, least_probability=level).apply(kept, head.probability)
+        rule.apply(kept, head.probability)
         found.append(count_lesions(kept == LESION, head.truth, (1.0, 1.0, 1.0)).lesion_f1)
     return found
 

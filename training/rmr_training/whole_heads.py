@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from rmr_sdk.atlas import BRAIN
 from rmr_sdk.errors import FormatError, InputError
+from rmr_sdk.io.files import atomic_file, make_folder
 from rmr_sdk.io.nifti import read_volume, write_volume
 from rmr_sdk.measure import place_atlas
 from rmr_sdk.preprocess import prepare
@@ -46,6 +47,9 @@ LEAST_WHITE = 0.3
 
 SUSPECT = 253
 """In a file of `load_whole_head`: no lesion, although the weights called it one. Elsewhere it is `UNKNOWN`."""
+
+GRID_TOLERANCE_MM = 1e-3
+"""How far affines may differ: a header keeps them in single precision."""
 
 _AROUND = np.ones((3, 3, 3))
 
@@ -105,13 +109,41 @@ def judge(labels: Labels, foreground: Mask, spacing_mm: Sequence[float], within:
     return known
 
 
-def load_whole_head(folder: Path, network: RmrFusion, file: Path) -> RealStudy:
+def weights_file(file: Path) -> Path:
+    """Return where the SHA-256 of the weights that labelled a head is kept: `NAME.sha256` beside `NAME.nii.gz`."""
+    return file.with_name(f"{file.name.removesuffix('.nii.gz')}.sha256")
+
+
+def is_labelled(file: Path, weights: str | None) -> bool:
+    """Tell whether a file keeps what weights, given by their SHA-256, know of a head; None stands for any weights."""
+    if weights is None or not file.exists():
+        return file.exists()
+    try:
+        return weights_file(file).read_text().strip() == weights
+    except FileNotFoundError:
+        return False
+
+
+def _keep(file: Path, known: Volume, weights: str | None) -> None:
+    """Write what is known of a head, then of which weights it is: cut off between the two, it is of none."""
+    note = weights_file(file)
+    make_folder(file.parent)
+    note.unlink(missing_ok=True)
+    write_volume(file, known)
+    if weights is not None:
+        with atomic_file(note) as handle:
+            handle.write(weights.encode())
+
+
+def load_whole_head(folder: Path, network: RmrFusion, file: Path, weights: str | None = None) -> RealStudy:
     """Read a study as the runtime does, and what is known of it, from `file` or else from a network.
 
     Args:
         folder: Holds T1 and FLAIR as `Study.from_folder` finds them.
-        network: Labels the study if `file` does not exist.
+        network: Labels the study if `file` does not exist or is of other weights.
         file: NIfTI file that keeps what is known, written atomically.
+        weights: SHA-256 of the file that the network is from; it is kept beside `file` as `weights_file` names it.
+            None takes a file of any weights.
 
     Raises:
         InputError: The study is missing or cannot be used; it is named.
@@ -124,8 +156,9 @@ def load_whole_head(folder: Path, network: RmrFusion, file: Path) -> RealStudy:
         raise type(error)(f"study {folder.name}: {error.problem}", error.fix, study=folder.name) from error
     images = np.stack([prepared.intensity[name].apply(prepared.arrays[name]) for name in manifest.contrasts])
     images = np.ascontiguousarray(images, np.float32)
-    if file.exists():
-        known = np.asarray(read_volume(file)[0].data, np.uint8)
+    if is_labelled(file, weights):
+        kept = read_volume(file)[0]
+        known, affine = np.asarray(kept.data, np.uint8), kept.affine
     else:
         found, grid = infer_network(network, prepared, manifest).labels, prepared.grid
         assert found is not None, "only networks with a head learn where lesions are not"
@@ -133,12 +166,14 @@ def load_whole_head(folder: Path, network: RmrFusion, file: Path) -> RealStudy:
         fits = placement is not None and placement.fits
         within = (placement.zones(grid) & BRAIN) > 0 if placement is not None and fits else None
         known = judge(found, np.asarray((images > 0).any(0)), grid.spacing_mm, within)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_volume(file, Volume(known, prepared.grid.affine))
+        affine = grid.affine
+        _keep(file, Volume(known, affine), weights)
     if known.shape != images.shape[1:]:
         raise FormatError(
             f"{file.name} is {known.shape}, the study {folder.name} {images.shape[1:]}.", "Remove it: it is made anew."
         )
+    if not np.allclose(affine, prepared.grid.affine, atol=GRID_TOLERANCE_MM):
+        raise FormatError(f"{file.name} lies elsewhere than the study {folder.name}.", "Remove it: it is made anew.")
     places = np.argwhere(np.asarray((images > DARKEST_TISSUE).any(0))[::4, ::4, ::4]) * 4
     labels = np.where(known == SUSPECT, UNKNOWN, known).astype(np.uint8)
     return RealStudy(

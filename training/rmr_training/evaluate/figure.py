@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -39,12 +40,12 @@ def draw(document: Document) -> bytes:
     """Return a PNG of the document that `report.to_document` gives.
 
     Above, figures over the strength of damage, or for clean studies alone the Dice of each class; below, the fused
-    images of the clean studies. What was not assessed is left out.
+    images of the clean studies. What was not assessed is left out. `n` is the number of studies that a mean is over.
     """
     panels, fusion = _panels(document), bool(document["fusion"])
     heights = [3.4] * bool(panels) + [2.5] * fusion
     figure = Figure(figsize=(11, sum(heights) + 0.4), layout="constrained")
-    figure.suptitle(f"{document['model']['name']}, n = {document['n']} studies", fontsize=11)
+    figure.suptitle(f"{document['model']['name']}, {document['n']} studies", fontsize=11)
     parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     if panels:
         for axes, (kind, name, label) in zip(parts[0].subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -86,7 +87,9 @@ def _draw_damage(axes: Axes, means: Means, subject: str, label: str) -> None:
     if not conditions:
         _bars(axes, means, label)
         return
-    axes.set_title(label if subject == NETWORK else f"{label}, {subject.replace('_', ' ')}", fontsize=9)
+    drawn = [row for (_, _, name), row in means.items() if name in (subject, _BESIDE)]
+    title = label if subject == NETWORK else f"{label}, {subject.replace('_', ' ')}"
+    axes.set_title(f"{title}, {_studies(drawn)}", fontsize=9)
     for condition, colour in zip(conditions, _COLOURS, strict=False):
         _lines(axes, means, condition, subject, colour)
     axes.set_xticks(range(len(STRENGTHS)), STRENGTHS)
@@ -127,7 +130,15 @@ def _bars(axes: Axes, means: Means, label: str) -> None:
     axes.barh(range(len(rows)), values, xerr=reach, color=colours, error_kw={"linewidth": 0.8}, height=0.66)
     for place, value in enumerate(values):
         axes.annotate(f"{value:.2f}", (0, place), (3, 0), textcoords="offset points", va="center", fontsize=7)
-    axes.set_yticks(range(len(rows)), [name.replace("_", " ") for name in rows], fontsize=8)
+    differ = len({row["n"] for row in rows.values()}) > 1
+    names = [name.replace("_", " ") + (f", n = {row['n']}" if differ else "") for name, row in rows.items()]
+    axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.set_ylim(max(len(rows), 3) - 0.5, -0.5)
     axes.tick_params(axis="x", labelsize=7)
-    axes.set_title(label, fontsize=9)
+    axes.set_title(label if differ or not rows else f"{label}, {_studies(rows.values())}", fontsize=9)
+
+
+def _studies(rows: Iterable[Document]) -> str:
+    """Return how many studies the means of rows are over: one number, or the least and the greatest."""
+    counts = sorted({row["n"] for row in rows} or {0})
+    return f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")

@@ -46,7 +46,8 @@ def entropy(levels: NDArray[np.uint8]) -> float:
 def mutual_information(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> Shared:
     """Return what two images of equal shape share; two constant images share nothing to normalise, so 0.
 
-    Its bias, about (occupied cells of the joint histogram) / (2 ln 2 * voxels) bits, is the same for every fused image.
+    Its bias, about (occupied cells of the joint histogram) / (2 ln 2 * voxels) bits, is not the same for every image:
+    it grows with the grey levels in use, so of two images that tell as much the one with more levels comes out higher.
 
     Source: Qu, Zhang, Yan, Electron. Lett. 38 (2002) 313-315, who print the sum over both inputs; normalised as in
     Hossny, Nahavandi, Creighton, Electron. Lett. 44 (2008) 1066-1067.

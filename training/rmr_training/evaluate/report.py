@@ -132,7 +132,10 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def to_text(evaluation: Evaluation) -> str:
-    """Return the most telling means for a terminal, each line with its number of studies."""
+    """Return the most telling means for a terminal.
+
+    Each line ends in the number of studies that its means are over; where figures of a line differ, each has its own.
+    """
     found = {
         (row["condition"], row["strength"], row.get("class") or row.get("method"), row["figure"]): row
         for row in summarise(evaluation)
@@ -147,14 +150,19 @@ def to_text(evaluation: Evaluation) -> str:
     ):
         for condition, strength in evaluation.plan.levels():
             for name in names:
-                parts = [
-                    f"{figure} {row['mean']:.3f}"
-                    for figure in figures
-                    if (row := found.get((condition, strength, name, figure))) and row["n"]
-                ]
+                rows = [found.get((condition, strength, name, figure)) for figure in figures]
                 level = condition if condition == CLEAN else f"{condition} {strength}"
-                lines.append(f"{level:<11}{name:<14}" + "  ".join(parts) + f"  n = {len(evaluation.studies)}")
+                lines.append(f"{level:<11}{name:<14}" + _means([row for row in rows if row and row["n"]]))
     return "\n".join(lines)
+
+
+def _means(rows: Sequence[Row]) -> str:
+    """Return the means of one line and how many studies they are over."""
+    counts = {row["n"] for row in rows}
+    parts = [f"{row['figure']} {row['mean']:.3f}" for row in rows]
+    if len(counts) > 1:
+        return "  ".join(f"{part} (n = {row['n']})" for part, row in zip(parts, rows, strict=True))
+    return "  ".join([*parts, f"n = {max(counts, default=0)}"])
 
 
 def _about(condition: str, strength: int) -> str:

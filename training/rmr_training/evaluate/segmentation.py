@@ -5,8 +5,10 @@ Overlap and distances are MONAI's. Where a mask is empty they are decided here, 
     truth, prediction    Dice    distances      sensitivity, lesion F1
     both empty           NaN     NaN            NaN, NaN: there was nothing to find, and nothing was
     one of them empty    0       NaN            0 and 0, or NaN and 0 where nothing was to be found
+    empty, only small    0       NaN            NaN, NaN: no predicted lesion counts, none of them is false
 
-NaN stands for "not defined"; means leave it out and count the rest.
+"Small" are predicted lesions below `SMALLEST_LESION_MM3`, which says what they count for. NaN stands for "not defined";
+means leave it out and count the rest.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 
 SMALLEST_LESION_MM3 = 3.0
-"""Predicted lesions below this count neither as found nor as false; raters do not mark single voxels."""
-
+"""Predicted lesions below this are not counted: neither as false, nor in the share of predicted lesions that are true,
+which is 0 where no other is predicted. A lesion of the truth that one of them touches does count as touched, and their
+voxels count in overlap, volume and distances. Raters do not mark single voxels."""
 
 LESION_SIZES_MM3 = (0.0, 15.0, 60.0, math.inf)
 """Where lesions are parted by volume: of a ball of 3 and of 5 mm across."""
@@ -65,9 +68,9 @@ class LesionCounts:
     """Lesions one by one.
 
     Attributes:
-        sensitivity: Share of the truth's lesions that were touched.
-        false_lesions: Predicted lesions that touch none of the truth.
-        lesion_f1: Harmonic mean of sensitivity and the share of predicted lesions that are true.
+        sensitivity: Share of the truth's lesions that were touched, by however small a predicted lesion.
+        false_lesions: Predicted lesions of at least `SMALLEST_LESION_MM3` that touch none of the truth.
+        lesion_f1: Harmonic mean of sensitivity and the share of predicted lesions, of that volume, that are true.
     """
 
     sensitivity: float
@@ -137,7 +140,8 @@ def compare_masks(predicted: Mask, truth: Mask, spacing_mm: Spacing) -> ClassFig
 def count_lesions(predicted: Mask, truth: Mask, spacing_mm: Spacing) -> LesionCounts:
     """Count the lesions found and the false ones in two masks (D, H, W).
 
-    Lesions are 26-connected; one counts as found when a single voxel of it is.
+    Lesions are 26-connected; one of the truth counts as touched when a single voxel of it is predicted. Small predicted
+    lesions are treated as `SMALLEST_LESION_MM3` says.
     """
     real, touched = _label(truth, predicted, spacing_mm)
     found, true_found = _label(predicted, truth, spacing_mm)
