@@ -176,6 +176,24 @@ def _image_cell(row: dict[str, Any]) -> str:
     return f"seam {row['seam']:.2f}" if "seam" in row else ""
 
 
+def candidates_table() -> str:
+    """Lesion Dice of weights that were compared on synthetic patches, by load and damage."""
+    found = newest("candidates")
+    if not found:
+        return "Not measured yet."
+    damage = list(found["rows"][0]["dice"]["all"])
+    rows = [
+        [row["candidate"], f"{row['mean']:.3f}"]
+        + [" / ".join(f"{row['dice'][load][kind]:.2f}" for load in ("all", "few")) for kind in damage]
+        for row in found["rows"]
+    ]
+    note = (
+        f"Lesion Dice with all lesions / with few small ones, each group over {found['patches']} synthetic patches of "
+        f"{found['side']}^3 of the held-out donors, at the offset that suits a candidate best ({found['date']})."
+    )
+    return table(["weights", "mean", *damage], rows) + "\n\n" + note
+
+
 def looks_table() -> str:
     """How bright and how dark lesions are, on real studies and as they are synthesised."""
     found = newest("looks")

@@ -16,6 +16,7 @@ from pathlib import Path
 from accuracy_tables import (
     accuracy_table,
     alignment_table,
+    candidates_table,
     fusion_table,
     gains_table,
     looks_table,
@@ -36,6 +37,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fusion": fusion_table,
     "gains": gains_table,
     "looks": looks_table,
+    "candidates": candidates_table,
     "alignment": alignment_table,
     "memory": memory_table,
     "engines": engines_table,

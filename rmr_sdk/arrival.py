@@ -31,6 +31,7 @@ class Slices:
     def __init__(self, volumes: Mapping[str, npt.NDArray[Any]], axis: int) -> None:
         self._planes = {name: np.moveaxis(volume, axis, 0) for name, volume in volumes.items()}
         self._there = {name: np.zeros(len(planes), np.bool_) for name, planes in self._planes.items()}
+        self._dark = set(volumes)
         self._changed = threading.Condition()
         self.abandoned = False
 
@@ -51,6 +52,8 @@ class Slices:
         planes[number] = _checked(np.asarray(plane), planes[number], number)
         with self._changed:
             self._there[contrast][number] = True
+            if contrast in self._dark and bool((planes[number] > 0).any()):
+                self._dark.remove(contrast)
             self._changed.notify_all()
 
     @property
@@ -79,13 +82,21 @@ class Slices:
             self.abandoned = True
             self._changed.notify_all()
 
-    def wait_settled(self, part: float) -> None:
-        """Return once a part of each contrast's slices is there.
+    def wait_settled(self, part: float) -> float:
+        """Wait for a part of each contrast's slices, and for a voxel above 0 or the last slice of each.
+
+        Returns:
+            The part that is there.
 
         Raises:
             Cancelled: The stream was abandoned.
         """
-        self._wait(lambda: all(there.mean() >= part for there in self._there.values()))
+        self._wait(lambda: self._part >= part and all(self._there[name].all() for name in self._dark))
+        return self._part
+
+    @property
+    def _part(self) -> float:
+        return min(float(there.mean()) for there in self._there.values())
 
     @property
     def ascending(self) -> bool:

@@ -26,7 +26,7 @@ class Applied:
 
     Attributes:
         threshold: Probability from which on voxels were kept, for the lesion volume that was found; at 0 all were.
-        lesions: Lesions of which nothing is left.
+        lesions: Connected lesions, or pieces of them that a threshold parted, of which nothing was kept.
         voxels: Voxels that have another label now.
     """
 

@@ -163,17 +163,8 @@ class Pipeline:
             Cancelled: `progress` returned False.
             DeadlineExceeded: The deadline passed first.
         """
-        watch, clock = Watch(progress, deadline_s), Stopwatch()
-        check_overlap(overlap)
-        watch.tell("prepare", 0, 1)
-        with clock("prepare"):
-            prepared, plan = self._prepare(study, overlap, reference, align, non_finite, brain_mask)
-        outputs = self._infer(study, prepared, plan, clock, watch)
-        if prepared.brain is not None:
-            forget_outside(prepared.brain, outputs.labels, outputs.probability)
-        arrays = _arrays_of(outputs)
-        del outputs  # each array is let go of once it is restored onto the reference's grid
-        return self._conclude(study, prepared, plan, overlap, arrays, clock, watch)
+        watch = Watch(progress, deadline_s)
+        return self._run(study, watch, overlap, reference, align, non_finite, brain_mask)
 
     def plan(
         self,
@@ -225,10 +216,11 @@ class Pipeline:
             slice_axis: Array axis of `arriving` along which slices come, in any order.
             dtype: Voxel type of the slices: uint8, int16, uint16 or float32.
             overlap: As for `run`.
-            settle: Part of the slices, above 0 to 1, after which intensities are taken as known and tiles begin.
+            settle: Part of the slices, above 0 to 1, after which intensities are taken as known and tiles begin; while
+                a contrast has no voxel above 0 yet, more are waited for.
             tolerance: Largest relative difference between the intensity scale of these slices and that of all; where it
                 is larger, all tiles are computed again at the end. 0 accepts none.
-            progress: Called as for `run`, from the stream's own thread.
+            progress: Called as for `run`, from the stream's own thread; within `finish` from the caller's too.
             deadline_s: As for `run`, from now on.
 
         Returns:
@@ -267,6 +259,29 @@ class Pipeline:
     def __repr__(self) -> str:
         info = self.engine_info
         return f"Pipeline({self.manifest.name!r}, {info.name} on {info.device}, {info.precision})"
+
+    def _run(
+        self,
+        study: Study,
+        watch: Watch,
+        overlap: float,
+        reference: str | None = None,
+        align: Align = "auto",
+        non_finite: NonFinite = "error",
+        brain_mask: Volume | None = None,
+    ) -> Result:
+        """Do what `run` does, under a watch that may have begun earlier."""
+        clock = Stopwatch()
+        check_overlap(overlap)
+        watch.tell("prepare", 0, 1)
+        with clock("prepare"):
+            prepared, plan = self._prepare(study, overlap, reference, align, non_finite, brain_mask)
+        outputs = self._infer(study, prepared, plan, clock, watch)
+        if prepared.brain is not None:
+            forget_outside(prepared.brain, outputs.labels, outputs.probability)
+        arrays = _arrays_of(outputs)
+        del outputs  # each array is let go of once it is restored onto the reference's grid
+        return self._conclude(study, prepared, plan, overlap, arrays, clock, watch)
 
     def _prepare(
         self,

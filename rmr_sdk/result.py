@@ -117,7 +117,8 @@ class Provenance:
         least_lesion_mm3: Volume of what these two and the threshold left of them from which on that was kept, likewise.
         lesion_threshold: Probability from which on voxels of lesions were kept, at the load that was found; at 0 all
             were.
-        lesions_dropped: Lesions of which nothing was kept: not in the labels, and in no figure.
+        lesions_dropped: Connected lesions, or pieces of them that a threshold parted, of which nothing was kept: not in
+            the labels, and in no figure.
         geometry: What was done to bring the contrasts onto one grid, in order.
         versions: Software name -> version.
     """

@@ -94,6 +94,7 @@ class StudyStream:
         self._error: Exception | None = None
         self._computed: tuple[Prepared, TilePlan, BlendOutputs] | None = None
         self._exact = False
+        self._settled = options.settle
         self._worker = threading.Thread(target=self._work, name="rmr-stream", daemon=True)
         self._worker.start()
 
@@ -124,7 +125,7 @@ class StudyStream:
 
         Raises:
             StudyError: Slices are missing; they can still be added. Or the whole study cannot be used.
-            RmrError: As `Pipeline.run`.
+            RmrError: As `Pipeline.run`; progress and deadline of the stream hold here too.
         """
         self._slices.require_all()
         final = self._prepare()
@@ -154,7 +155,7 @@ class StudyStream:
 
     def _work(self) -> None:
         try:
-            self._slices.wait_settled(self._options.settle)
+            self._settled = self._slices.wait_settled(self._options.settle)
             with self._clock("prepare"):
                 complete = self._exact = self._slices.missing == 0
                 prepared = self._prepare()
@@ -204,11 +205,11 @@ class StudyStream:
     def _conclude(self, final: Prepared, prepared: Prepared, plan: TilePlan, outputs: BlendOutputs) -> Result:
         drift = max(_drift(prepared, final, name) for name in prepared.arrays)
         inside = self._exact or self._covers(prepared, final)
-        first = f"intensities from the first {self._options.settle:.0%} of the slices, {drift:.2%} from those of all"
+        first = f"intensities from the first {self._settled:.0%} of the slices, {drift:.2%} from those of all"
         if drift > self._options.tolerance or not inside:
             reason = first if inside else "foreground where none was expected"
             logger.warning("streamed tiles are computed again: %s", reason)
-            result = self._pipeline.run(self._study, overlap=self._options.overlap, align="header")
+            result = self._pipeline._run(self._study, self._watch, self._options.overlap, align="header")
             note = f"streamed, but all tiles were computed again after the last slice: {reason}"
             return replace(result, warnings=(*result.warnings, note))
         kept = replace(final, intensity=prepared.intensity)

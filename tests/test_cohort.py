@@ -18,9 +18,20 @@ import pytest
 from sample_results import make_result
 from tiny_study import make_study, make_tiny, write_study
 
-from rmr_sdk.cohort import Cohort, CohortProgress, Settings, Summary, find_studies, on_ray, run_cohort
-from rmr_sdk.cohort.run import run_in_turn
+from rmr_sdk.cohort import (
+    Cohort,
+    CohortProgress,
+    CohortStudy,
+    Settings,
+    Summary,
+    find_studies,
+    on_ray,
+    run_cohort,
+    worker,
+)
+from rmr_sdk.cohort.run import output_root, run_in_turn
 from rmr_sdk.cohort.summary import decode_summary, json_schema
+from rmr_sdk.cohort.worker import _describe
 from rmr_sdk.errors import (
     BundleError,
     Cancelled,
@@ -131,6 +142,10 @@ def test_a_table(tmp_path: Path, text: str, expected: list[str]) -> None:
         ("study,folder\nA,x\nA,y\n", 'Line 3 of the table names "A" again'),
         ("study,folder\n../A,x\n", "Line 2 of the table has a study name that cannot name a folder"),
         ("study,folder\n.A,x\n", "a study name that cannot name a folder"),
+        ("study,folder\nA,x\nsummary.csv,y\n", 'Line 3 of the table calls a study "summary.csv", like the summary'),
+        ("study,folder\nSummary.JSON,x\n", 'Line 2 of the table calls a study "Summary.JSON", like the summary'),
+        ("study,folder\nA,x\0y\n", "NUL"),
+        ("study,t1,flair\nA,x,y\0\n", "NUL"),
         ("study,folder\n", "The table holds no study"),
         ("", "The table holds no study"),
     ],
@@ -160,6 +175,26 @@ def test_places_without_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Path, "glob", refuse)
     with pytest.raises(StudyError, match="cannot be read: Permission denied"):
         find_studies(tmp_path)
+
+
+def test_a_folder_that_is_called_like_the_summary(tmp_path: Path) -> None:
+    touch(tmp_path / "summary.json" / "t1.nii.gz")
+    with pytest.raises(StudyError, match=r'a study is called "summary\.json", like the summary'):
+        find_studies(tmp_path)
+
+
+def test_names_that_are_not_utf_8_become_printable(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"M\xfcller")
+    bids = tmp_path / "bids" / os.fsdecode(b"sub-\xfc")
+    try:
+        touch(folder / "t1.nii.gz")
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    touch(bids / "anat" / "sub-1_T1w.nii.gz")
+    study = find_studies(tmp_path).studies[0]
+    assert (study.name, study.folder) == ("M\\xfcller", folder)
+    (subject,) = find_studies(tmp_path / "bids").studies
+    assert (subject.name, subject.entities, subject.folder) == ("sub-\\xfc", ("sub-\\xfc",), bids)
 
 
 def test_studies_hide_their_paths(tmp_path: Path) -> None:
@@ -229,11 +264,11 @@ def test_only_what_has_changed_is_run_again(tmp_path: Path, settings: Settings) 
         write_study(tmp_path / "in" / name)
     out, cohort = tmp_path / "out", find_studies(tmp_path / "in")
 
-    def ran(failed: int = 0, **changes: Any) -> list[str]:
+    def ran(**changes: Any) -> list[str]:
         seen: list[str] = []
         again = run_cohort(cohort, out, dataclasses.replace(settings, **changes), progress=counting(seen))
         assert [row.resumed for row in again.studies] == [row.study not in seen for row in again.studies]
-        assert (again.done, again.failed) == (2 - failed, failed)
+        assert (again.done, again.failed) == (2, 0)
         return seen
 
     assert ran() == ["a", "b"]
@@ -251,7 +286,7 @@ def test_only_what_has_changed_is_run_again(tmp_path: Path, settings: Settings) 
     assert ran(overlap=0.5) == ["a", "b"]
     for record in (out / ".rmr-batch").iterdir():
         record.write_text("{broken")
-    assert ran(failed=2) == ["a", "b"]  # the files that are there are of unknown origin now
+    assert run_cohort(cohort, out, settings).failed == 2  # the files that are there are of unknown origin now
     assert ran(overwrite=True) == ["a", "b"]
 
 
@@ -310,13 +345,129 @@ def test_messages_name_no_path(tmp_path: Path, settings: Settings) -> None:
         assert "JANE" not in (tmp_path / f"out-{source.name}" / "summary.json").read_text()
 
 
-def test_files_of_another_origin_are_not_replaced(tmp_path: Path, settings: Settings) -> None:
-    write_study(tmp_path / "in" / "a")
-    touch(tmp_path / "out" / "a" / "fused.nii.gz")
+def test_a_message_keeps_the_words_that_look_like_short_paths(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files are called as words of the message are, and the folder of the results is "."."""
+    (tmp_path / "cohort.csv").write_text("study,t1,flair\nA,a,not\n")
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "a").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(400))
+    touch(tmp_path / "not")
+    (row,) = run_cohort(find_studies("cohort.csv"), ".", settings).studies
+    assert (row.error or "").startswith("FormatError: the T1w file is not a NIfTI file")
+
+
+def test_a_message_names_whole_paths_only() -> None:
+    study = CohortStudy(name="A", folder=Path("/data/a"), files={"T1w": Path("/data/a/t1")})
+    error = OutputError("/data/a.zip, /data/a-b, /x/data/a and ./y are not /data/a/t1, /data/a/t2, /data/a.", "Fix it.")
+    told = _describe(error, study, Path())
+    assert told == (
+        "OutputError: /data/a.zip, /data/a-b, /x/data/a and ./y are not "
+        "the T1w file, the folder of the study/t2, the folder of the study. Fix it."
+    )
+    spoilt = OutputError(os.fsdecode(b"\xff is spoilt."), "Fix it.")
+    assert _describe(spoilt, CohortStudy(name="A"), Path()) == "OutputError: \\xff is spoilt. Fix it."
+
+
+@pytest.mark.parametrize("kind", ["folders", "bids"])
+def test_files_of_another_origin_are_not_replaced(tmp_path: Path, settings: Settings, kind: str) -> None:
+    out = tmp_path / "out"
+    if kind == "bids":
+        write_bids(tmp_path / "in", "sub-01")
+        foreign = touch(out / "sub-01" / "anat" / "sub-01_space-FLAIR_desc-rmr_dseg.nii.gz")
+    else:
+        write_study(tmp_path / "in" / "a")
+        foreign = touch(out / "a" / "fused.nii.gz")
     cohort = find_studies(tmp_path / "in")
-    (row,) = run_cohort(cohort, tmp_path / "out", settings).studies
-    assert "fused.nii.gz exists" in (row.error or "")
-    assert (tmp_path / "out" / "a" / "fused.nii.gz").stat().st_size == 0
+    for _ in range(2):
+        (row,) = run_cohort(cohort, out, settings).studies
+        assert f"{foreign.name} exists" in (row.error or "")
+        assert foreign.stat().st_size == 0
+    assert run_cohort(cohort, out, dataclasses.replace(settings, overwrite=True)).done == 1
+    assert foreign.stat().st_size > 0
+    assert run_cohort(cohort, out, dataclasses.replace(settings, overlap=0.5)).done == 1
+
+
+def test_a_failure_claims_no_file(tmp_path: Path, settings: Settings) -> None:
+    """Neither one that comes after a failure, nor one that a failure with `overwrite` has left there."""
+    flair = write_study(tmp_path / "in" / "a") / "flair.nii.gz"
+    whole = flair.read_bytes()
+    cohort, out = find_studies(tmp_path / "in"), tmp_path / "out"
+    for overwrite in (False, True):
+        flair.write_bytes(whole[:500])
+        assert run_cohort(cohort, out, dataclasses.replace(settings, overwrite=overwrite)).failed == 1
+        foreign = touch(out / "a" / "fused.nii.gz")
+        flair.write_bytes(whole)
+        (row,) = run_cohort(cohort, out, settings).studies
+        assert "fused.nii.gz exists" in (row.error or "")
+        assert foreign.stat().st_size == 0
+
+
+def test_results_that_a_crash_left_without_a_record_are_replaced(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path / "in" / "a")
+    cohort, out = find_studies(tmp_path / "in"), tmp_path / "out"
+
+    def crash(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "make_row", crash)
+        with pytest.raises(KeyboardInterrupt):
+            run_cohort(cohort, out, settings)
+    assert (out / "a" / "fused.nii.gz").is_file()
+    assert run_cohort(cohort, out, settings).done == 1
+
+
+@pytest.mark.parametrize("name", ["dataset_description.json", ".bidsignore", "dseg.tsv", "summary.csv", "summary.json"])
+def test_a_summary_of_another_origin_is_not_replaced(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(Pipeline, "run", lambda *_, **__: make_result())
+    root, out = write_bids(tmp_path / "in", "sub-01"), tmp_path / "out"
+    foreign, cohort = touch(out / name), find_studies(root)
+    for _ in range(2):
+        with pytest.raises(OutputError, match=f"{name} exists"):
+            run_cohort(cohort, out, settings)
+        assert [path.name for path in out.iterdir()] == [name]
+    run_cohort(cohort, out, dataclasses.replace(settings, overwrite=True))
+    assert foreign.stat().st_size > 0
+    assert run_cohort(cohort, out, settings).done == 1  # with its records, the place is that of a cohort
+
+
+def test_a_study_whose_name_is_not_utf_8(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pipeline, "run", lambda *_, **__: make_result())
+    try:
+        write_study(tmp_path / "in" / os.fsdecode(b"\xfc"))
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    (row,) = run_cohort(find_studies(tmp_path / "in"), tmp_path / "out", settings).studies
+    assert (row.study, row.status, row.report) == ("\\xfc", "done", "\\xfc/report.html")
+    assert rows(tmp_path / "out")[0]["study"] == "\\xfc"
+
+
+@pytest.mark.parametrize(
+    ("table", "out"),
+    [
+        ("study,folder\nA,studies/A\n", "studies"),  # the folder itself
+        ("study,folder\nA,B\n", "B"),  # in it
+        ("study,folder\nA,x/A/images\n", "x"),  # around it
+        ("study,folder\nA,x\nB,y/A\n", "y"),  # that of another study
+        ("study,t1,flair\nA,x/A/t1.nii,x/A/flair.nii\n", "x"),
+    ],
+)
+def test_results_do_not_go_into_a_study_of_a_table(tmp_path: Path, settings: Settings, table: str, out: str) -> None:
+    (tmp_path / "cohort.csv").write_text(table)
+    with pytest.raises(ConfigError, match="results would go among the studies"):
+        run_cohort(find_studies(tmp_path / "cohort.csv"), tmp_path / "." / out, settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["cohort.csv"]
+
+
+@pytest.mark.parametrize("table", ["study,folder\nA,A\nB,x.zip\n", "study,t1,flair\nA,t1.nii,flair.nii\n"])
+def test_results_may_go_beside_the_studies_of_a_table(tmp_path: Path, table: str) -> None:
+    (tmp_path / "cohort.csv").write_text(table)
+    assert output_root(find_studies(tmp_path / "cohort.csv"), tmp_path / "out") == tmp_path / "out"
 
 
 @pytest.mark.parametrize("how", ["callback between studies", "callback within a study", "Ctrl-C"])

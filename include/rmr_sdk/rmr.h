@@ -187,7 +187,8 @@ typedef struct rmr_outputs {
   int64_t tiles, tiles_skipped;
   double prepare_s, infer_s, measure_s;
   double lesion_threshold;  /* from which on voxels of lesions were kept, at the load that was found; 0: all were */
-  uint32_t lesions_dropped; /* of which nothing was kept */
+  uint32_t lesions_dropped; /* connected lesions, or pieces of them that a threshold parted,
+                               of which nothing was kept */
   uint32_t reserved;
 } rmr_outputs;
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rmr_sdk.cohort.summary import SUMMARY_FILES
 from rmr_sdk.errors import FormatError, StudyError
 from rmr_sdk.study import Study, read_files
 
@@ -89,8 +90,8 @@ def find_studies(path: str | os.PathLike[str], leave_out: str | os.PathLike[str]
         leave_out: A folder that is no study, such as that of the results.
 
     Raises:
-        StudyError: There is no such place, or no study in it.
-        FormatError: The table has no such columns, an empty cell, or a name twice.
+        StudyError: There is no such place, no study in it, or a study is called like the summary.
+        FormatError: The table has no such columns, an empty cell, a name twice, or a cell that cannot name a file.
     """
     root = Path(path)
     try:
@@ -121,7 +122,7 @@ def _from_bids(root: Path) -> Iterator[CohortStudy]:
         for folder in sessions or [subject]:
             anat = folder / "anat"
             if anat.is_dir() and any(_BIDS_CONTRAST.fullmatch(path.name) for path in anat.iterdir()):
-                entities = folder.relative_to(root).parts
+                entities = tuple(printable(part) for part in folder.relative_to(root).parts)
                 yield CohortStudy(name="_".join(entities), entities=entities, folder=folder)
 
 
@@ -134,7 +135,19 @@ def _from_folders(root: Path, leave_out: str | os.PathLike[str] | None) -> tuple
         and (path.is_dir() or path.suffix.lower() == ".zip")
         and path.resolve() != results
     ]
-    return tuple(CohortStudy(name=path.name, folder=path) for path in found)
+    if taken := [path.name for path in found if _is_taken(path.name)]:
+        raise StudyError(f'a study is called "{taken[0]}", like the summary.', "Rename its folder, or use a table.")
+    return tuple(CohortStudy(name=printable(path.name), folder=path) for path in found)
+
+
+def printable(text: str) -> str:
+    """Return a text that UTF-8 can write: each byte in it that the system could not decode becomes an escape."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _is_taken(name: str) -> bool:
+    """Tell whether a study cannot be called so beside the summary, on any file system."""
+    return name.casefold() in SUMMARY_FILES
 
 
 def _from_table(table: Path) -> Iterator[CohortStudy]:
@@ -168,6 +181,14 @@ def _from_row(cells: Mapping[str, str], root: Path, number: int) -> CohortStudy:
         raise FormatError(
             f"Line {number} of the table has a study name that cannot name a folder.",
             "Use letters and digits; no slash, and no dot in front.",
+        )
+    if _is_taken(name):
+        raise FormatError(
+            f'Line {number} of the table calls a study "{name}", like the summary.', "Give the study another name."
+        )
+    if spoilt := [column for column in wanted if "\0" in cells[column]]:
+        raise FormatError(
+            f'Line {number} of the table has a NUL under "{spoilt[0]}".', "Write the path again, in plain text."
         )
     if "folder" in cells:
         return CohortStudy(name=name, folder=root / cells["folder"])

@@ -15,7 +15,7 @@ from typing import Any
 from rmr_sdk.cohort.find import CohortStudy
 from rmr_sdk.cohort.summary import StudyRow
 from rmr_sdk.cohort.worker import Settings, Worker
-from rmr_sdk.errors import DeviceUnavailableError
+from rmr_sdk.errors import DeviceUnavailableError, EngineError, RmrError
 from rmr_sdk.watch import Progress
 
 LOCAL = "local"
@@ -48,6 +48,8 @@ class RayExecutor:
 
         Raises:
             DeviceUnavailableError: Ray is not installed, or there is no cluster at the address.
+            EngineError: A worker died.
+            RmrError: As `Settings.open` and `Worker.run`, from the worker that met it first.
         """
         ray, pool_of_actors = _load_ray()
         self._connect(ray)
@@ -58,7 +60,16 @@ class RayExecutor:
             count = max(1, min(len(studies), cores // threads))
             pool = pool_of_actors([actor.remote(_there(settings, threads), _absolute(out)) for _ in range(count)])
             here = [_located(study) for study in studies]
-            yield from pool.map_unordered(lambda worker, study: worker.run.remote(study), here)
+            for answer in pool.map_unordered(lambda worker, study: worker.run.remote(study), here):
+                if isinstance(answer, RmrError):
+                    raise answer
+                yield answer
+        except ray.exceptions.RayError as error:
+            raise EngineError(
+                f"a worker of the Ray cluster died ({type(error).__name__}).",
+                "Check that its machine has this SDK and memory left; Ray's log there says more. Then run again: "
+                "finished studies are kept.",
+            ) from error
         finally:
             ray.shutdown()
 
@@ -74,14 +85,23 @@ class RayExecutor:
 
 
 class _RayWorker:
-    """A worker in a process of its own: it opens its pipeline once."""
+    """A worker in a process of its own: it opens its pipeline once, for the first study.
+
+    What is raised here would reach the other process as a traceback, so errors are answers.
+    """
 
     def __init__(self, settings: Settings, out: Path) -> None:
-        self._worker = Worker(settings, out, settings.open())
+        self._settings, self._out = settings, out
+        self._worker: Worker | None = None
 
-    def run(self, study: CohortStudy) -> StudyRow:
-        """Run one study."""
-        return self._worker.run(study)
+    def run(self, study: CohortStudy) -> StudyRow | RmrError:
+        """Run one study; give the error that ends the cohort where there is one."""
+        try:
+            if self._worker is None:
+                self._worker = Worker(self._settings, self._out, self._settings.open())
+            return self._worker.run(study)
+        except RmrError as error:
+            return error
 
 
 def _load_ray() -> tuple[Any, Any]:

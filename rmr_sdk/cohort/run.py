@@ -18,10 +18,10 @@ import msgspec
 
 from rmr_sdk.bundle import Bundle
 from rmr_sdk.cohort.find import Cohort, CohortStudy
-from rmr_sdk.cohort.summary import RECORDS, StudyRow, Summary, read_record, write_summary
+from rmr_sdk.cohort.summary import RECORDS, SUMMARY_FILES, StudyRow, Summary, read_record, write_summary
 from rmr_sdk.cohort.worker import Settings, Worker, fingerprint
 from rmr_sdk.errors import Cancelled, ConfigError
-from rmr_sdk.io.files import check_outputs, make_folder
+from rmr_sdk.io.files import atomic_file, check_outputs, make_folder
 from rmr_sdk.watch import Progress
 
 DERIVATIVES = Path("derivatives") / "rmr-sdk"
@@ -79,13 +79,14 @@ def run_cohort(
     Raises:
         RmrError: As `Settings.open`: no study has been run.
         ConfigError: Results would go among the studies.
-        OutputError: The output folder, the summary or a record cannot be written.
+        OutputError: The output folder, the summary or a record cannot be written, or a file of another origin is in
+            the place of the summary.
         Cancelled: `progress` returned False.
     """
     settings, root = settings or Settings(), output_root(cohort, out)
     check_outputs(root, (), overwrite=True)
     bundle = Bundle.open(settings.bundle)
-    prepare_output(root, cohort, bundle.manifest.classes)
+    prepare_output(root, cohort, bundle.manifest.classes, settings.overwrite)
     board = Board(cohort, root, bundle, progress)
     todo = [study for study in cohort.studies if not board.resume(study, settings)]
     if todo:
@@ -168,24 +169,38 @@ def output_root(cohort: Cohort, out: str | os.PathLike[str]) -> Path:
     """Return where results go: for a BIDS data set sent to itself, its derivatives.
 
     Raises:
-        ConfigError: It is the folder of the studies.
+        ConfigError: It is the folder of the studies, or results would go into the folder of a study or around it.
     """
     root = Path(out)
-    if cohort.kind == "csv" or root.resolve() != cohort.root.resolve():
-        return root
+    itself = root.resolve() == cohort.root.resolve()
     if cohort.kind == "bids":
-        return root / DERIVATIVES
-    raise ConfigError("results would go among the studies.", "Give another output folder.", option="out")
+        return root / DERIVATIVES if itself else root
+    if _meets_studies(cohort, root) if cohort.kind == "csv" else itself:
+        raise ConfigError("results would go among the studies.", "Give another output folder.", option="out")
+    return root
 
 
-def prepare_output(root: Path, cohort: Cohort, classes: Sequence[str] | None) -> None:
+def _meets_studies(cohort: Cohort, root: Path) -> bool:
+    """Tell whether the folder of a result is, lies in, or holds the folder of any study, or holds a file of one."""
+    folders = {study.folder.resolve() for study in cohort.studies if study.folder is not None}
+    files = {path.resolve() for study in cohort.studies for path in (study.files or {}).values()}
+    around = {parent for path in folders | files for parent in path.parents}
+    places = [(root / study.name).resolve() for study in cohort.studies]
+    return any(place in around or not folders.isdisjoint((place, *place.parents)) for place in places)
+
+
+def prepare_output(root: Path, cohort: Cohort, classes: Sequence[str] | None, overwrite: bool) -> None:
     """Make the folders and, for BIDS, describe the data set of derivatives.
 
     Raises:
-        OutputError: They cannot be written.
+        OutputError: They cannot be written, or without `overwrite` and without the records of an earlier run, a file
+            is in the place of the summary or of the description.
     """
-    from rmr_sdk.io.bids import describe_dataset
+    from rmr_sdk.io.bids import dataset_files
 
+    files = dataset_files(classes) if cohort.kind == "bids" else {}
+    check_outputs(root, (*files, *SUMMARY_FILES), overwrite or (root / RECORDS).is_dir())
     make_folder(root / RECORDS)
-    if cohort.kind == "bids":
-        describe_dataset(root, classes)
+    for name, content in files.items():
+        with atomic_file(root / name) as file:
+            file.write(content)

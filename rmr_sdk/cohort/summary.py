@@ -66,11 +66,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known about a study that was begun: from what, and, once it is finished, with what result."""
+    """What is known about a study that was begun: from what, and, once it is finished, with what result.
+
+    `ours` tells that nothing but files of a run is in the place of the results: a later run may replace them.
+    """
 
     fingerprint: str
     row: StudyRow | None = None
     files: tuple[str, ...] = ()
+    ours: bool = False
 
 
 def make_row(study: str, result: Result, seconds: float, report: str) -> StudyRow:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rmr_sdk._version import __version__
-from rmr_sdk.cohort.find import CohortStudy
+from rmr_sdk.cohort.find import CohortStudy, printable
 from rmr_sdk.cohort.summary import Record, StudyRow, make_row, read_record, write_record
-from rmr_sdk.errors import Cancelled, RmrError
+from rmr_sdk.errors import Cancelled, OutputError, RmrError
 from rmr_sdk.pipeline import DEFAULT_BUNDLE, Pipeline
 from rmr_sdk.preprocess import Align, NonFinite
+from rmr_sdk.result import check_save
 from rmr_sdk.watch import ProgressCallback
 
 
@@ -66,7 +68,7 @@ class Worker:
     """Runs single studies on its pipeline and writes their files and records."""
 
     def __init__(self, settings: Settings, out: Path, pipeline: Pipeline) -> None:
-        self._settings, self._out, self._pipeline = settings, out, pipeline
+        self._settings, self._out, self._pipeline = settings, out.absolute(), pipeline
 
     def run(self, study: CohortStudy, progress: ProgressCallback | None = None) -> StudyRow:
         """Run a study; what is wrong with it becomes a row and not an error.
@@ -76,20 +78,40 @@ class Worker:
             OutputError: The record cannot be written.
         """
         started = time.perf_counter()
+        study = _located(study)
         mark = fingerprint(study, self._settings, self._pipeline.bundle.hash)
-        ours = read_record(self._out, study.name) is not None
-        write_record(self._out, study.name, Record(fingerprint=mark))
+        earlier = read_record(self._out, study.name)
+        ours = earlier is not None and (earlier.ours or bool(earlier.files))
+        refusal = None if ours else self._refusal(study)
+        write_record(self._out, study.name, Record(fingerprint=mark, ours=refusal is None))
         files: tuple[Path, ...] = ()
         try:
+            if refusal is not None and not self._settings.overwrite:
+                raise refusal
             row, files = self._run(study, ours or self._settings.overwrite, progress, started)
+            ours = True
         except Cancelled:
             raise
         except (RmrError, MemoryError) as error:
             seconds = round(time.perf_counter() - started, 2)
             row = StudyRow(study=study.name, status="failed", seconds=seconds, error=_describe(error, study, self._out))
         names = tuple(file.relative_to(self._out).as_posix() for file in files)
-        write_record(self._out, study.name, Record(fingerprint=mark, row=row, files=names))
+        write_record(self._out, study.name, Record(fingerprint=mark, row=row, files=names, ours=ours))
         return row
+
+    def _refusal(self, study: CohortStudy) -> OutputError | None:
+        """Return what speaks against the place of the results when no record calls it its own."""
+        from rmr_sdk.io.bids import check_derivatives
+
+        try:
+            if study.entities:
+                reference = self._settings.reference or self._pipeline.bundle.manifest.reference
+                check_derivatives(self._out, study.entities, reference)
+            else:
+                check_save(self._out / study.name)
+        except OutputError as error:
+            return error
+        return None
 
     def _run(
         self, study: CohortStudy, overwrite: bool, progress: ProgressCallback | None, started: float
@@ -134,16 +156,31 @@ def _state(path: Path) -> tuple[str, int | None, int | None]:
     return name, status.st_size, status.st_mtime_ns
 
 
+def _located(study: CohortStudy) -> CohortStudy:
+    """Return a study of absolute paths: in a message, no word looks like one."""
+    return replace(
+        study,
+        folder=None if study.folder is None else study.folder.absolute(),
+        files=None if study.files is None else {name: path.absolute() for name, path in study.files.items()},
+    )
+
+
 def _describe(error: RmrError | MemoryError, study: CohortStudy, out: Path) -> str:
     """Return an error in one line without the paths of the study and of the results."""
     if isinstance(error, MemoryError):
         return "DeviceMemoryError: the study does not fit in memory."
-    hidden: Mapping[str, str] = {
-        **{os.fspath(path): f"the {contrast} file" for contrast, path in (study.files or {}).items()},
-        os.fspath(study.folder or "\0"): "the folder of the study",
-        os.fspath(out): "the output folder",
+    hidden: Mapping[Path, str] = {
+        **{path: f"the {contrast} file" for contrast, path in (study.files or {}).items()},
+        study.folder or Path(): "the folder of the study",
+        out: "the output folder",
     }
-    text = f"{type(error).__name__}: {error}"
-    for path, name in sorted(hidden.items(), key=lambda item: -len(item[0])):
-        text = text.replace(path, name)
-    return " ".join(text.split())
+    text = _hide(f"{type(error).__name__}: {error}", {os.fspath(path): hidden[path] for path in hidden if path.name})
+    return " ".join(printable(text).split())
+
+
+def _hide(text: str, hidden: Mapping[str, str]) -> str:
+    """Put names in the place of paths, the longest first; a path that is only a part of a name stays."""
+    paths = "|".join(re.escape(path) for path in sorted(hidden, key=len, reverse=True))
+    if not paths:
+        return text
+    return re.sub(rf"(?<![\w./\\-])(?:{paths})(?![\w-]|\.\w)", lambda match: hidden[match.group()], text)

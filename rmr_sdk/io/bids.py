@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from rmr_sdk._version import __version__
-from rmr_sdk.io.files import atomic_file, output_folder
+from rmr_sdk.io.files import check_outputs, output_folder
 from rmr_sdk.io.outputs import write_outputs
 from rmr_sdk.manifest import INTENDED_USE
 from rmr_sdk.result import Result
@@ -47,24 +47,35 @@ def save_derivatives(result: Result, root: Path, entities: Sequence[str], overwr
     Raises:
         OutputError: As for `Result.save`.
     """
-    stem, folder = "_".join(entities), root.joinpath(*entities, "anat")
-    volumes, reports = (_names(patterns, stem, result.reference) for patterns in (_VOLUMES, _REPORTS))
+    folder, volumes, reports = _place(root, entities, result.reference)
     with output_folder(folder, (*volumes.values(), *reports.values()), overwrite) as staging:
         write_outputs(staging, result, volumes, reports)
         written = sorted(path.name for path in staging.iterdir())
     return tuple(folder / name for name in written)
 
 
+def check_derivatives(root: Path, entities: Sequence[str], reference: str) -> None:
+    """Raise now what `save_derivatives` would raise without `overwrite` for a result on the grid of `reference`.
+
+    Raises:
+        OutputError: A file exists, or the folder cannot be written.
+    """
+    folder, volumes, reports = _place(root, entities, reference)
+    check_outputs(folder, (*volumes.values(), *reports.values()), overwrite=False)
+
+
+def _place(root: Path, entities: Sequence[str], reference: str) -> tuple[Path, dict[str, str], dict[str, str]]:
+    """Return the folder of a result, and the names of its volumes and of its reports in there."""
+    stem = "_".join(entities)
+    return root.joinpath(*entities, "anat"), _names(_VOLUMES, stem, reference), _names(_REPORTS, stem, reference)
+
+
 def _names(patterns: Mapping[str, str], stem: str, reference: str) -> dict[str, str]:
     return {key: f"{stem}_{pattern.format(reference=reference)}" for key, pattern in patterns.items()}
 
 
-def describe_dataset(root: Path, classes: Sequence[str] | None) -> None:
-    """Write what a data set of derivatives needs at its top: its description, the labels' names, what is not BIDS.
-
-    Raises:
-        OutputError: A file cannot be written.
-    """
+def dataset_files(classes: Sequence[str] | None) -> dict[str, bytes]:
+    """Return what a data set of derivatives needs at its top: its description, the labels' names, what is not BIDS."""
     description = {
         "Name": "RMR SDK: fused volumes, tissue labels and MS lesions",
         "BIDSVersion": BIDS_VERSION,
@@ -76,6 +87,4 @@ def describe_dataset(root: Path, classes: Sequence[str] | None) -> None:
     if classes is not None:
         rows = "".join(f"{index}\t{name}\n" for index, name in enumerate(classes))
         files["dseg.tsv"] = f"index\tname\n{rows}".encode()
-    for name, content in files.items():
-        with atomic_file(root / name) as file:
-            file.write(content)
+    return files

@@ -61,6 +61,15 @@ def test_the_documentation_names_every_command_and_option(command: str) -> None:
     )
 
 
+def test_the_documentation_says_which_options_of_run_the_demo_lacks() -> None:
+    run, demo = (
+        {option for action in COMMANDS[command]._actions for option in action.option_strings}
+        for command in ("rmr run", "rmr demo")
+    )
+    section = DOCS.read_text(encoding="utf-8").split("## rmr demo")[1].split("\n## ")[0]
+    assert set(re.findall(r"--[a-z0-9-]+", section.split("It does not take")[1])) == run - demo
+
+
 def test_the_documentation_names_no_option_that_is_gone() -> None:
     options = {option for parser in COMMANDS.values() for action in parser._actions for option in action.option_strings}
     assert set(re.findall(r"--[a-z][a-z0-9-]+", DOCS.read_text(encoding="utf-8"))) <= options

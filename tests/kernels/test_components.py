@@ -189,6 +189,17 @@ def test_what_is_left_of_a_lesion_must_be_large_enough(
     assert not (labels == 7).any()
 
 
+def test_a_piece_that_a_threshold_parts_counts_where_the_rest_stays() -> None:
+    labels, probability = np.ones((5, 5, 12), np.uint8), np.full((5, 5, 12), 0.9, np.float32)
+    labels[2, 2, 1:11] = 7
+    probability[2, 2, 8] = 0.1
+    applied = LesionRule(7, threshold=LesionThreshold(small_ml=1, small=0.5, large_ml=2, large=0.5), least_mm3=3).apply(
+        labels, probability
+    )
+    assert applied == Applied(0.5, 1, 3)
+    assert (labels[2, 2] == 7).tolist() == [False] + [True] * 7 + [False] * 4
+
+
 def test_the_threshold_follows_the_load() -> None:
     by_load = LesionThreshold(small_ml=2, small=0.9, large_ml=32, large=0.5)
     labels, even = np.zeros((4, 5, 6), np.uint8), np.full((4, 5, 6), 0.75, np.float32)
