@@ -23,13 +23,14 @@ from machine import machine_facts, result_path
 from release_plan import ROOT
 from torch import Generator, Tensor
 
-from rmr_training.calibration import LIMIT, best_offset
+from rmr_training.calibration import best_offset, dice_at, margins_of
 from rmr_training.checkpoint import load_network
 from rmr_training.config import HELD_OUT
 from rmr_training.data import Patches, load_label_maps, split_by_donor
 from rmr_training.degradations import gaussian_blur
+from rmr_training.evaluate import CONDITIONS
 from rmr_training.models import RmrFusion
-from rmr_training.synthesis import LESION, Ranges
+from rmr_training.synthesis import Ranges
 
 SEED = 770_077
 """Of the patches; calibration and validation have others."""
@@ -43,16 +44,20 @@ Pair = tuple[Tensor, Tensor]
 """Score of the lesion class minus the best other one, and whether a voxel is a lesion, (n,) both."""
 
 
+STRONGEST = {name: condition.amounts[-1] for name, condition in CONDITIONS.items()}
+"""What `rmr-train evaluate` does at its greatest strength."""
+
+
 def _same(image: Tensor, _: Generator) -> Tensor:
     return image
 
 
 def _noise(image: Tensor, generator: Generator) -> Tensor:
-    return image + 0.1 * torch.randn(image.shape, generator=generator) * (image != 0)
+    return image + STRONGEST["noise"] * torch.randn(image.shape, generator=generator) * (image != 0)
 
 
 def _blur(image: Tensor, _: Generator) -> Tensor:
-    return gaussian_blur(image[None], 2.0)[0]
+    return gaussian_blur(image[None], STRONGEST["blur"])[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ DAMAGE = {
     "contrast": Damage({"low_contrast": 1.0}),
     "thick": Damage({"thick_slices": 1.0}),
 }
-"""As strong as the strongest of `rmr-train evaluate`; contrast and slices as the synthesis draws them."""
+"""Contrast and slices are as the synthesis draws them."""
 
 
 def ranges_of(damage: Damage, few: float) -> Ranges:
@@ -87,10 +92,7 @@ def margins(network: RmrFusion, stream: Patches, change: Callable[[Tensor, Gener
         generator = Generator().manual_seed(index)
         t1w, flair = change(sample.t1w, generator), change(sample.flair, generator)
         with torch.inference_mode():
-            scores = network(t1w[None], flair[None]).logits
-        margin, lesion = (scores[:, -1] - scores[:, :-1].amax(1)).flatten(), sample.labels.flatten() == LESION
-        near = lesion | (margin > -LIMIT)
-        found.append((margin[near], lesion[near]))
+            found.append(margins_of(network(t1w[None], flair[None]).logits, sample.labels))
     return torch.cat([margin for margin, _ in found]), torch.cat([lesion for _, lesion in found])
 
 
@@ -98,10 +100,8 @@ def compare(name: str, groups: Mapping[tuple[str, str], Pair]) -> dict[str, Any]
     """Return the row of a candidate: its offset, its mean Dice and that of every group at this offset."""
     offset, _, mean = best_offset(list(groups.values()))
     dice: dict[str, dict[str, float]] = {}
-    for (load, damage), (margin, lesion) in groups.items():
-        predicted = margin + offset > 0
-        both, total = (predicted & lesion).sum(), (predicted.sum() + lesion.sum()).clamp(min=1)
-        dice.setdefault(load, {})[damage] = round(float(2 * both / total), 4)
+    for (load, damage), pair in groups.items():
+        dice.setdefault(load, {})[damage] = round(float(dice_at(offset, *pair)), 4)
     return {"candidate": name, "offset": round(offset, 2), "mean": round(mean, 4), "dice": dice}
 
 

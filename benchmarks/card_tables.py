@@ -68,8 +68,12 @@ def _kept(row: dict[str, Any]) -> str:
         voxels = f"voxels from {row['level']:.2f}" if row["level"] else "all voxels at its load"
         size = f" and {row['least_mm3']:g} mm3" if row.get("least_mm3") else ""
         return f"as released: {voxels}, lesions from {row['least_lesion']:.2f}{size}"
-    names = {"all": "all", "voxel": "voxels from {:g}", "lesion": "lesions of a mean probability from {:g}"}
-    names["size"] = "lesions from {:g} mm3"
+    names = {
+        "all": "all",
+        "voxel": "voxels from {:g}",
+        "lesion": "lesions of a mean probability from {:g}",
+        "size": "lesions from {:g} mm3",
+    }
     return names[row["kind"]].format(row["level"])
 
 

@@ -114,8 +114,6 @@ class TrainingStage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         command: The stage.
         config: Its TOML file, from the root of the project.
         start: The run whose best weights it begins with; empty for new weights.
-        average: Whether its weights are the mean of its own best and of those it began with.
-        damaged: Whether it is calibrated on damaged heads too.
         keep: The file under `models/` that its calibrated weights become; empty for none.
         half: Whether that file is in float16.
     """
@@ -124,8 +122,6 @@ class TrainingStage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     command: Stage
     config: str
     start: str = ""
-    average: bool = False
-    damaged: bool = False
     keep: str = ""
     half: bool = False
 

@@ -34,17 +34,6 @@ def flags(stage: TrainingStage, options: argparse.Namespace) -> dict[str, int]:
     return found | {name: getattr(options, name) for name in ("batch", "workers") if getattr(options, name) is not None}
 
 
-def _train(command: Sequence[str]) -> None:
-    """Run `rmr-train`.
-
-    Raises:
-        SystemExit: It refused.
-    """
-    code = rmr_train(list(command))
-    if code:
-        raise SystemExit(code)
-
-
 def steps_done(folder: Path) -> int:
     """Return the steps that a run has done."""
     last = folder / "last.pth"
@@ -52,17 +41,9 @@ def steps_done(folder: Path) -> int:
 
 
 def best_of(folder: Path) -> Path:
-    """Return what a finished run gave: a mean where the plan wants one, the best, or the last weights."""
-    found = [folder / name for name in ("mean.pth", "best.pth", "model.pth")]
-    return next((each for each in found if each.exists()), found[-1])
-
-
-def average(stage: TrainingStage, options: argparse.Namespace) -> None:
-    """Take the mean of what a finished run gave and what it began with."""
-    folder = options.runs / stage.name
-    if not (folder / "mean.pth").exists():
-        start = best_of(options.runs / stage.start)
-        _train(["average", str(start), str(best_of(folder)), "--out", str(folder / "mean.pth")])
+    """Return the best weights of a finished run: the last where nothing was validated."""
+    best = folder / "best.pth"
+    return best if best.exists() else folder / "model.pth"
 
 
 def train(stage: TrainingStage, options: argparse.Namespace, seconds: float | None) -> bool:
@@ -83,7 +64,9 @@ def train(stage: TrainingStage, options: argparse.Namespace, seconds: float | No
     command += ["--resume"] if done else []
     command += [] if seconds is None else ["--minutes", str(seconds / 60)]
     started = time.monotonic()
-    _train(command)
+    code = rmr_train(command)
+    if code:
+        raise SystemExit(code)
     now = steps_done(folder)
     rate = (now - done) / (time.monotonic() - started)
     print(f"{stage.name}: {now} of {changed['steps']} steps, {rate:.2f} a second in this sitting", flush=True)
@@ -97,8 +80,9 @@ def finish(stage: TrainingStage, options: argparse.Namespace) -> None:
     if calibrated.exists():
         return
     amounts = ["--patches", str(options.calibration_patches), "--heads", str(options.calibration_heads)]
-    amounts += ["--damaged"] if stage.damaged else []
-    _train(["calibrate", str(best_of(options.runs / stage.name)), "--out", str(calibrated), *amounts])
+    code = rmr_train(["calibrate", str(best_of(options.runs / stage.name)), "--out", str(calibrated), *amounts])
+    if code:
+        raise SystemExit(code)
     target.parent.mkdir(parents=True, exist_ok=True)
     keep(calibrated, target, stage.half)
     print(f"{stage.name}: {target}", flush=True)
@@ -123,8 +107,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not train(stage, options, left):
             print(f"not done: {stage.name} is next; give the same command again")
             return 3
-        if stage.average:
-            average(stage, options)
         if stage.keep:
             finish(stage, options)
     print("all stages are done")

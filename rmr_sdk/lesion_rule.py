@@ -14,10 +14,7 @@ import numpy.typing as npt
 
 from rmr_sdk import _C
 from rmr_sdk.errors import ConfigError
-from rmr_sdk.manifest import WHITE_MATTER, LesionThreshold, Manifest
-
-MOST_MM3 = 1000.0
-"""Largest least volume of a lesion."""
+from rmr_sdk.manifest import MOST_MM3, WHITE_MATTER, LesionThreshold, Manifest
 
 
 @dataclass(frozen=True, slots=True)

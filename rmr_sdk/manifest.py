@@ -66,9 +66,12 @@ Share = Annotated[
     float,
     Meta(ge=0, le=1, description="Least share of white matter around a connected lesion that is kept; at 0 all are."),
 ]
+MOST_MM3 = 1000.0
+"""Largest least volume of a lesion."""
+
 LeastVolume = Annotated[
     float,
-    Meta(ge=0, le=1000, description="Least volume, in mm3, of a connected lesion that is kept; at 0 all are."),
+    Meta(ge=0, le=MOST_MM3, description="Least volume, in mm3, of a connected lesion that is kept; at 0 all are."),
 ]
 Extent = Annotated[int, Meta(ge=1, le=1024)]
 Spacing = Annotated[float, Meta(gt=0, le=100)]

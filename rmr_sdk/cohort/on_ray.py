@@ -14,7 +14,7 @@ from typing import Any
 
 from rmr_sdk.cohort.find import CohortStudy
 from rmr_sdk.cohort.summary import StudyRow
-from rmr_sdk.cohort.worker import Settings, Worker
+from rmr_sdk.cohort.worker import Settings, Worker, located
 from rmr_sdk.errors import DeviceUnavailableError, EngineError, RmrError
 from rmr_sdk.watch import Progress
 
@@ -58,8 +58,8 @@ class RayExecutor:
             threads = min(settings.threads or _THREADS, cores)
             actor = ray.remote(num_cpus=threads)(_RayWorker)
             count = max(1, min(len(studies), cores // threads))
-            pool = pool_of_actors([actor.remote(_there(settings, threads), _absolute(out)) for _ in range(count)])
-            here = [_located(study) for study in studies]
+            pool = pool_of_actors([actor.remote(_there(settings, threads), out.absolute()) for _ in range(count)])
+            here = [located(study) for study in studies]
             for answer in pool.map_unordered(lambda worker, study: worker.run.remote(study), here):
                 if isinstance(answer, RmrError):
                     raise answer
@@ -116,21 +116,8 @@ def _load_ray() -> tuple[Any, Any]:
     return ray, ActorPool
 
 
-def _located(study: CohortStudy) -> CohortStudy:
-    """Return a study whose paths hold in another working folder."""
-    return replace(
-        study,
-        folder=None if study.folder is None else _absolute(study.folder),
-        files=None if study.files is None else {name: _absolute(path) for name, path in study.files.items()},
-    )
-
-
 def _there(settings: Settings, threads: int) -> Settings:
     """Return settings that hold in another working folder, for a worker of so many threads."""
     bundle = os.path.abspath(settings.bundle) if os.path.exists(settings.bundle) else settings.bundle
     cache = None if settings.cache_dir is None else os.path.abspath(settings.cache_dir)
     return replace(settings, bundle=bundle, cache_dir=cache, threads=threads)
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))

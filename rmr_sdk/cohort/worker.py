@@ -78,7 +78,7 @@ class Worker:
             OutputError: The record cannot be written.
         """
         started = time.perf_counter()
-        study = _located(study)
+        study = located(study)
         mark = fingerprint(study, self._settings, self._pipeline.bundle.hash)
         earlier = read_record(self._out, study.name)
         ours = earlier is not None and (earlier.ours or bool(earlier.files))
@@ -156,8 +156,8 @@ def _state(path: Path) -> tuple[str, int | None, int | None]:
     return name, status.st_size, status.st_mtime_ns
 
 
-def _located(study: CohortStudy) -> CohortStudy:
-    """Return a study of absolute paths: in a message, no word looks like one."""
+def located(study: CohortStudy) -> CohortStudy:
+    """Return a study of absolute paths: they hold in any working folder, and no word of a message is one."""
     return replace(
         study,
         folder=None if study.folder is None else study.folder.absolute(),

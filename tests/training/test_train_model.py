@@ -11,7 +11,6 @@ from types import ModuleType
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 from rmr_training.checkpoint import read_checkpoint
 from rmr_training.stages import Trainer
@@ -47,7 +46,7 @@ def bench() -> Iterator[ModuleType]:
 
 @pytest.fixture
 def arguments(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give the command line of a plan of three stages, the last of which is averaged with the second and kept."""
+    """Give the command line of a plan of two stages, the second of which is kept."""
     (tmp_path / "labelmaps").mkdir()
     for donor in ("01", "05", "09", "20", "28"):
         nib.save(nib.Nifti1Image(phantom(), np.eye(4)), tmp_path / "labelmaps" / f"patient{donor}.nii.gz")
@@ -57,16 +56,7 @@ def arguments(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     stage = bench.TrainingStage
     stages = (
         stage(name="one", command="autoencoder", config=str(tmp_path / "one.toml")),
-        stage(name="two", command="joint", config=str(tmp_path / "two.toml"), start="one"),
-        stage(
-            name="three",
-            command="joint",
-            config=str(tmp_path / "two.toml"),
-            start="two",
-            average=True,
-            keep="kept.pth",
-            half=True,
-        ),
+        stage(name="two", command="joint", config=str(tmp_path / "two.toml"), start="one", keep="kept.pth", half=True),
     )
     plan = bench.read_plan("ms-edge")
     monkeypatch.setattr(
@@ -98,21 +88,14 @@ def test_sittings_give_what_one_run_gives(
     sittings = 2
     while bench.main([*arguments, "--minutes", "1e-6"]) == 3:
         sittings += 1
-    assert sittings == 8, "one step each; the last of a stage is followed by the first of the next"
+    assert sittings == 5, "one step each; the last of a stage is followed by the first of the next"
     recipe = read_checkpoint(runs / "two" / "best.pth")["recipe"]
     assert (recipe["steps"], recipe["warmup"], recipe["batch"]) == (4, 2, 1)
     kept = read_checkpoint(runs / "models" / "kept.pth")
     assert {str(w.dtype) for w in kept["model"].values() if w.is_floating_point()} == {"torch.float16"}
-    assert kept["mean_of"] == 2
-    start, best, mean = (
-        read_checkpoint(runs / name)["model"]["fusion.conv0.conv.0.weight"]
-        for name in ("two/best.pth", "three/best.pth", "three/mean.pth")
-    )
-    assert not torch.equal(start, best)
-    torch.testing.assert_close(mean, (start + best) / 2)
 
     assert bench.main([*arguments, "--runs", str(tmp_path / "whole")]) == 0
-    whole, parts = (read_checkpoint(folder / "three" / "last.pth")["model"] for folder in (tmp_path / "whole", runs))
+    whole, parts = (read_checkpoint(folder / "two" / "last.pth")["model"] for folder in (tmp_path / "whole", runs))
     assert all((parts[name] == weight).all() for name, weight in whole.items())
     monkeypatch.setattr(Trainer, "run", lambda *_: pytest.fail("trained again"))
     assert bench.main(arguments) == 0

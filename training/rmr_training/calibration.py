@@ -92,15 +92,30 @@ def best_offset(donors: Sequence[tuple[Tensor, Tensor]], steps: int = 161) -> tu
     offsets = (torch.arange(steps) - (steps - 1) / 2) * (2 * LIMIT / (steps - 1))
 
     def dice(offset: Tensor) -> float:
-        found = []
-        for margins, truth in donors:
-            predicted = margins + offset > 0
-            found.append(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()).clamp(min=1))
-        return float(torch.stack(found).mean())
+        return float(torch.stack([dice_at(offset, margins, truth) for margins, truth in donors]).mean())
 
     values = torch.tensor([dice(offset) for offset in offsets])
     equal = offsets[values == values.max()]
     return float(equal[equal.abs().argmin()]), dice(torch.zeros(())), float(values.max())
+
+
+def dice_at(offset: Tensor | float, margins: Tensor, truth: Tensor) -> Tensor:
+    """Return the lesion Dice at an offset, of margins and truth as `best_offset` takes them."""
+    predicted = margins + offset > 0
+    return 2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()).clamp(min=1)
+
+
+def margins_of(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return margins and truth (n,) of all voxels that an offset could make a lesion, and of those that are one.
+
+    Args:
+        logits: (1, classes, D, H, W), the lesion class last.
+        labels: (D, H, W).
+    """
+    margins = (logits[:, -1] - logits[:, :-1].amax(1)).flatten()
+    lesion = labels.flatten() == logits.shape[1] - 1
+    near = lesion | (margins > -LIMIT)
+    return margins[near], lesion[near]
 
 
 def _margins(network: RmrFusion, stream: Patches, patches: int) -> list[tuple[Tensor, Tensor]]:
@@ -111,10 +126,7 @@ def _margins(network: RmrFusion, stream: Patches, patches: int) -> list[tuple[Te
         for index in range(patches):
             sample, name = stream.draw(index)
             logits = network(sample.t1w[None], sample.flair[None]).logits
-            margin = (logits[:, -1] - logits[:, :-1].amax(1)).flatten()
-            lesion = sample.labels.flatten() == logits.shape[1] - 1
-            near = lesion | (margin > -LIMIT)
-            found.setdefault(donor_of[name], []).append((margin[near], lesion[near]))
+            found.setdefault(donor_of[name], []).append(margins_of(logits, sample.labels))
     return [(torch.cat([m for m, _ in parts]), torch.cat([t for _, t in parts])) for parts in found.values()]
 
 
