@@ -35,6 +35,14 @@ class Runs {
 
   const std::vector<Run>& all() const { return runs_; }
 
+  // The run that a voxel is in; there must be one.
+  size_t of_voxel(int64_t voxel) const {
+    const int64_t row = voxel / shape_.w, w = voxel % shape_.w;
+    size_t run = first_of_row_[static_cast<size_t>(row)];
+    while (runs_[run].end <= w) ++run;
+    return run;
+  }
+
   size_t root(size_t run) {
     while (parent_[run] != run) run = parent_[run] = parent_[parent_[run]];
     return run;
@@ -165,6 +173,33 @@ Found collect(Runs& runs, const Index3& shape, const float* probability) {
   return found;
 }
 
+void fill(uint8_t* labels, const Index3& shape, const Run& run, uint8_t value) {
+  std::fill(labels + run.row * shape.w + run.begin, labels + run.row * shape.w + run.end, value);
+}
+
+// Drop the pieces of components that are too small beside the largest piece of the same one; return their voxels.
+int64_t drop_pieces(uint8_t* labels, const Index3& shape, uint8_t value, double share, const Runs& whole,
+                    const Found& found, const std::vector<uint8_t>& instead) {
+  Runs runs(labels, shape, value);
+  runs.connect();
+  const Found pieces = collect(runs, shape, nullptr);
+  std::vector<size_t> parent;
+  std::vector<int64_t> largest(found.components.size(), 0);
+  for (const Component& piece : pieces.components) {
+    parent.push_back(found.of_run[whole.of_voxel(piece.first)]);
+    largest[parent.back()] = std::max(largest[parent.back()], piece.voxels);
+  }
+  int64_t dropped = 0;
+  for (size_t i = 0; i < runs.all().size(); ++i) {
+    const size_t piece = pieces.of_run[i], of = parent[piece];
+    const auto voxels = static_cast<double>(pieces.components[piece].voxels);
+    if (voxels >= share * static_cast<double>(largest[of])) continue;
+    fill(labels, shape, runs.all()[i], instead[of]);
+    dropped += runs.all()[i].end - runs.all()[i].begin;
+  }
+  return dropped;
+}
+
 }  // namespace
 
 std::vector<Component> components(const uint8_t* labels, const Index3& shape, uint8_t value, const float* probability,
@@ -199,24 +234,28 @@ Dropped drop_components(uint8_t* labels, const Index3& shape, uint8_t value, con
   std::vector<std::vector<Run>> runs_of(found.components.size());
   for (size_t i = 0; i < runs.all().size(); ++i) runs_of[found.of_run[i]].push_back(runs.all()[i]);
   Dropped dropped;
+  std::vector<uint8_t> instead(found.components.size(), value);
   for (size_t i = 0; i < found.components.size(); ++i) {
     const bool sure = found.components[i].mean >= least.probability && found.components[i].voxels >= least.voxels;
     if (sure && least.share <= 0.0 && least.voxel <= 0.0) continue;
     Neighbours around(labels, shape, value);
     for (const Run& run : runs_of[i]) around.add(run);
     const bool stays = sure && around.has_share(least.around, least.share);
-    const uint8_t instead = around.commonest();
+    instead[i] = around.commonest();
     int64_t changed = 0;
     for (const Run& run : runs_of[i]) {
       const int64_t row = run.row * shape.w;
       for (int64_t at = row + run.begin; at < row + run.end; ++at) {
         if (stays && static_cast<double>(probability[at]) >= least.voxel) continue;
-        labels[at] = instead;
+        labels[at] = instead[i];
         ++changed;
       }
     }
     dropped.components += changed == found.components[i].voxels;
     dropped.voxels += changed;
+  }
+  if (least.voxel > 0.0 && least.piece > 0.0) {
+    dropped.voxels += drop_pieces(labels, shape, value, least.piece, runs, found, instead);
   }
   return dropped;
 }

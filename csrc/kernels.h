@@ -50,13 +50,15 @@ std::vector<Component> components(const uint8_t* labels, const Index3& shape, ui
 
 // What a component needs to stay: this mean probability, and of the other labels that its voxels touch this share of
 // `around`, and this many voxels. One that touches nothing has no share to be too small. Of those that stay, a voxel
-// needs `voxel`; what that leaves of a component is not looked at again.
+// needs `voxel`, and where that parts a component, each piece needs this share of the voxels of its largest; what is
+// left is not looked at again.
 struct Least {
   double probability = 0.0;
   uint8_t around = 0;
   double share = 0.0;
   double voxel = 0.0;
   int64_t voxels = 0;
+  double piece = 0.0;
 };
 
 // Components of which nothing is left, and voxels that have another label now.

@@ -108,4 +108,5 @@ def drop_components(
     least_around: float = 0.0,
     least_voxel: float = 0.0,
     least_voxels: int = 0,
+    least_piece: float = 0.0,
 ) -> tuple[int, int]: ...

@@ -156,6 +156,7 @@ def _provenance(origin: Origin, ran: Ran, applied: Applied) -> Provenance:
         least_white_matter=origin.rule.least_white_matter,
         least_lesion_mm3=origin.rule.least_mm3,
         lesion_threshold=applied.threshold,
+        least_piece=origin.rule.least_piece,
         lesions_dropped=applied.lesions,
         geometry=(*ran.study.notes, *ran.prepared.actions, *ran.actions),
         versions={

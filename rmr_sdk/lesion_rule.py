@@ -42,7 +42,7 @@ class LesionRule:
         least_probability: Least mean probability; at 0 every lesion has it.
         least_white_matter: Least share of white matter among the labels that its voxels touch; at 0 likewise.
         threshold: Least probability of a voxel of a lesion that is kept, by the volume of all lesions before anything
-            is dropped; None keeps all.
+            is dropped, and how large the pieces must be that this makes of a lesion; None keeps all.
         least_mm3: Least volume of what the others leave of a lesion; at 0 every one has it.
     """
 
@@ -73,7 +73,8 @@ class LesionRule:
             _checked("least_white_matter", least_white_matter, manifest.least_white_matter),
             _checked("least_lesion_mm3", least_mm3, manifest.least_lesion_mm3, MOST_MM3),
         ]
-        by_load = manifest.lesion_threshold if threshold is None else _at_any_load(threshold)
+        stated = manifest.lesion_threshold
+        by_load = stated if threshold is None else _at_any_load(threshold, stated.least_piece if stated else 0.0)
         if manifest.lesion_class is None and (max(levels) > 0 or by_load is not None):
             raise ConfigError(
                 f"{manifest.name} has no lesion class, and a level of lesions is asked for.",
@@ -93,6 +94,11 @@ class LesionRule:
     def keeps_all(self) -> bool:
         """Tell whether nothing can be dropped."""
         return self.lesion is None or not (self._doubts or self.least_mm3 > 0)
+
+    @property
+    def least_piece(self) -> float:
+        """Return the share of the largest piece of a lesion that its other pieces need."""
+        return self.threshold.least_piece if self.threshold is not None else 0.0
 
     @property
     def _doubts(self) -> bool:
@@ -124,6 +130,7 @@ class LesionRule:
                 around=self.white_matter,
                 least_around=self.least_white_matter,
                 least_voxel=threshold,
+                least_piece=self.least_piece,
             )
         least_voxels = math.ceil(self.least_mm3 / (1000 * voxel_ml) - 1e-6)
         if least_voxels > 1:  # of what is left: a threshold parts lesions
@@ -132,9 +139,11 @@ class LesionRule:
         return Applied(threshold, lesions, voxels)
 
 
-def _at_any_load(threshold: float) -> LesionThreshold | None:
+def _at_any_load(threshold: float, least_piece: float) -> LesionThreshold | None:
     level = _checked("lesion_threshold", threshold, 0.0)
-    return LesionThreshold(small_ml=1, small=level, large_ml=2, large=level) if level > 0 else None
+    if level == 0:
+        return None
+    return LesionThreshold(small_ml=1, small=level, large_ml=2, large=level, least_piece=least_piece)
 
 
 def _checked(name: str, value: float | None, stated: float, most: float = 1) -> float:

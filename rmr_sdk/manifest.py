@@ -155,13 +155,15 @@ class LesionThreshold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     Where there is little lesion, most of what a network is not sure of is none; where there is much, most of it is. Up
     to `small_ml` the probability is `small`, from `large_ml` on `large`; between them it follows the logarithm of the
-    volume along a straight line.
+    volume along a straight line. Where that parts a lesion, its small pieces are dropped: a piece needs the share
+    `least_piece` of the volume of the largest.
     """
 
     small_ml: Volume
     small: Annotated[float, Meta(ge=0, le=1)]
     large_ml: Volume
     large: Annotated[float, Meta(ge=0, le=1)]
+    least_piece: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
     def at(self, found_ml: float) -> float:
         """Return the probability for that volume in millilitres."""

@@ -100,7 +100,8 @@ class Pipeline:
             least_white_matter: Least share, 0 to 1, of white matter among the labels that a connected lesion touches,
                 likewise: what scalp, orbit or cortex surrounds is seldom a lesion.
             lesion_threshold: Probability, 0 to 1, from which on a voxel of a lesion is kept, whatever the load. None
-                for what the bundle states for the load that is found; 0 keeps all.
+                for what the bundle states for the load that is found; 0 keeps all. Where it parts a lesion, pieces
+                are kept as the bundle states (`least_piece`).
             least_lesion_mm3: Least volume, 0 to 1000 mm3, of a connected lesion after all of that. None for what the
                 bundle states; 0 keeps all.
 

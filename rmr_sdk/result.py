@@ -117,6 +117,8 @@ class Provenance:
         least_lesion_mm3: Volume of what these two and the threshold left of them from which on that was kept, likewise.
         lesion_threshold: Probability from which on voxels of lesions were kept, at the load that was found; at 0 all
             were.
+        least_piece: Share of the volume of the largest piece from which on others were kept, where that threshold
+            parted a lesion; at 0 all were.
         lesions_dropped: Connected lesions, or pieces of them that a threshold parted, of which nothing was kept: not in
             the labels, and in no figure.
         geometry: What was done to bring the contrasts onto one grid, in order.
@@ -139,6 +141,7 @@ class Provenance:
     least_white_matter: float = 0.0
     least_lesion_mm3: float = 0.0
     lesion_threshold: float = 0.0
+    least_piece: float = 0.0
     lesions_dropped: int = 0
     geometry: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from tiny_bundle import make_manifest
-from tiny_study import LESION_MM, make_doubtful, make_tiny
+from tiny_study import LESION_MM, TOUCHING_MM, make_doubtful, make_tiny
 
 from rmr_sdk import Pipeline, Result
 from rmr_sdk.cli import main
@@ -130,6 +131,34 @@ def test_a_lesion_is_trimmed_to_the_voxels_that_are_sure_at_its_load(folder: Pat
         none = pipeline.run(make_doubtful())
     assert none.lesions == ()
     assert (none.provenance.lesion_threshold, none.provenance.lesions_dropped) == (1.0, 2)
+
+
+def test_small_pieces_of_a_lesion_that_the_threshold_parts_are_dropped(folder: Path) -> None:
+    by_load = LesionThreshold(small_ml=1, small=0.5, large_ml=2, large=0.5, least_piece=0.1)
+    make_tiny(folder / "pieces.zip", lesion_threshold=by_load)
+    study = make_doubtful(TOUCHING_MM)
+
+    def sizes(**levels: float) -> tuple[float, list[int]]:
+        with Pipeline.open(folder / "pieces.zip", cache_dir=folder, threads=1, **levels) as pipeline:
+            found = pipeline.run(study)
+        assert found.provenance.lesions_dropped == 0
+        return found.provenance.lesion_threshold, [lesion.voxels for lesion in found.lesions or ()]
+
+    threshold, (largest,) = sizes()
+    assert threshold == 0.5
+    own_threshold, (least,) = sizes(lesion_threshold=0.7)  # the caller's threshold, the bundle's pieces
+    assert own_threshold == 0.7
+    assert least < largest
+    (whole,) = sizes(lesion_threshold=0.0)[1]
+    make_tiny(folder / "kept.zip", lesion_threshold=replace(by_load, least_piece=0.0))
+    with Pipeline.open(folder / "kept.zip", cache_dir=folder, threads=1) as pipeline:
+        found = pipeline.run(study)
+    both = [lesion.voxels for lesion in found.lesions or ()]
+    assert len(both) == 2
+    assert both[0] == largest
+    assert both[1] < 0.1 * largest
+    assert sum(both) < whole
+    assert found.provenance.least_piece == 0.0
 
 
 def test_small_lesions_are_dropped_below_a_volume(folder: Path, everything: Result) -> None:

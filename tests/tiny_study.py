@@ -21,6 +21,8 @@ LESION_MM = np.array([2.0, 3.0, 1.0])
 LESION_RADIUS_MM = 3.0
 FAINT_MM = np.array([-4.0, -2.0, 1.0])
 FAINT_RADIUS_MM = 1.6
+TOUCHING_MM = LESION_MM + 6.5 * (FAINT_MM - LESION_MM) / np.linalg.norm(FAINT_MM - LESION_MM)
+"""There the second lesion hangs together with the first one in the tiny network's labels, by unsure voxels."""
 
 
 def make_tiny(target: Path, **changes: Any) -> Bundle:
@@ -42,12 +44,12 @@ def make_study(grids: Mapping[str, Grid] | Grid | None = None, dtype: type[np.ge
     return Study({name: Volume(_head(name, grid).astype(dtype), grid.affine) for name, grid in grids.items()})
 
 
-def make_doubtful() -> Study:
+def make_doubtful(faint_mm: np.ndarray = FAINT_MM) -> Study:
     """Sample the head with a second lesion, which is small and fainter on FLAIR."""
     study = make_study()
     flair = study["FLAIR"]
     points = flair.grid.world(np.moveaxis(np.indices(flair.data.shape), 0, -1))
-    faint = np.linalg.norm(points - FAINT_MM, axis=-1) < FAINT_RADIUS_MM
+    faint = np.linalg.norm(points - faint_mm, axis=-1) < FAINT_RADIUS_MM
     return Study({**study, "FLAIR": Volume(np.where(faint, flair.data + 40, flair.data), flair.affine)})
 
 

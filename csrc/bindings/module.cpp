@@ -48,7 +48,8 @@ py::tuple components(const py::array& labels, const std::optional<py::array>& pr
 }
 
 py::tuple drop_components(const py::array& labels, const py::array& probability, uint8_t value, double least,
-                          uint8_t around, double least_around, double least_voxel, int64_t least_voxels) {
+                          uint8_t around, double least_around, double least_voxel, int64_t least_voxels,
+                          double least_piece) {
   const Array volume = Array::of_host(labels, "labels");
   const Index3 shape = volume.shape3();
   uint8_t* voxels = volume.output<uint8_t>({-1, -1, -1});
@@ -56,8 +57,8 @@ py::tuple drop_components(const py::array& labels, const py::array& probability,
   cpu::Dropped dropped;
   {
     const py::gil_scoped_release release;
-    dropped =
-        cpu::drop_components(voxels, shape, value, weight, {least, around, least_around, least_voxel, least_voxels});
+    const cpu::Least needed{least, around, least_around, least_voxel, least_voxels, least_piece};
+    dropped = cpu::drop_components(voxels, shape, value, weight, needed);
   }
   return py::make_tuple(dropped.components, dropped.voxels);
 }
@@ -73,7 +74,7 @@ PYBIND11_MODULE(_C, module) {
              py::arg("ids").noconvert() = py::none(), py::kw_only(), py::arg("value"));
   module.def("drop_components", &drop_components, py::arg("labels").noconvert(), py::arg("probability").noconvert(),
              py::kw_only(), py::arg("value"), py::arg("least"), py::arg("around") = 0, py::arg("least_around") = 0.0,
-             py::arg("least_voxel") = 0.0, py::arg("least_voxels") = 0);
+             py::arg("least_voxel") = 0.0, py::arg("least_voxels") = 0, py::arg("least_piece") = 0.0);
 #ifdef RMR_WITH_CUDA
   py::module_ cuda = module.def_submodule("cuda", "The kernels on device memory.");
   raise_device_errors();

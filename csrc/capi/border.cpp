@@ -195,7 +195,7 @@ Manifest with_levels(Manifest manifest, const rmr_open_options& options) {
   size = level("least_lesion_mm3", options.least_lesion_mm3, size, 1000.0);
   if (options.lesion_threshold != 0.0) {
     const double least = level("lesion_threshold", options.lesion_threshold, 0.0);
-    manifest.lesion_threshold = {1.0, least, 2.0, least};
+    manifest.lesion_threshold = {1.0, least, 2.0, least, manifest.lesion_threshold.least_piece};
   }
   const LesionThreshold& by_load = manifest.lesion_threshold;
   const bool any = probability > 0.0 || share > 0.0 || size > 0.0 || by_load.small > 0.0 || by_load.large > 0.0;

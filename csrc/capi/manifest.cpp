@@ -125,6 +125,7 @@ LesionThreshold read_threshold(const Json& json) {
   found.small = json.at("small").real(0.0, 1.0);
   found.large_ml = json.at("large_ml").real(kTiny, kMostMl);
   found.large = json.at("large").real(0.0, 1.0);
+  found.least_piece = json.real("least_piece", 0.0, 0.0, 1.0);
   if (found.large_ml <= found.small_ml) json.refuse("large_ml must be above small_ml");
   return found;
 }

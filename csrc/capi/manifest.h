@@ -27,6 +27,7 @@ struct BundleFile {
 // Probability from which on a voxel of a lesion is kept, by the volume found; all zero where all are.
 struct LesionThreshold {
   double small_ml = 0.0, small = 0.0, large_ml = 0.0, large = 0.0;
+  double least_piece = 0.0;  // share of the largest piece of a lesion that its other pieces need
 
   double at(double found_ml) const;
 };

@@ -85,8 +85,9 @@ class Run::Targets {
     const auto lesion = static_cast<uint8_t>(manifest.lesion_class);
     uint8_t* const voxels = labels->common<uint8_t>();
     const double found_ml = double(std::count(voxels, voxels + grid.voxels(), lesion)) * grid.voxel_ml();
-    const cpu::Least least{manifest.least_lesion_probability, static_cast<uint8_t>(manifest.white_matter),
-                           manifest.least_white_matter, manifest.lesion_threshold.at(found_ml)};
+    cpu::Least least{manifest.least_lesion_probability, static_cast<uint8_t>(manifest.white_matter),
+                     manifest.least_white_matter, manifest.lesion_threshold.at(found_ml)};
+    least.piece = manifest.lesion_threshold.least_piece;
     const auto drop = [&](const cpu::Least& needed) {
       return cpu::drop_components(voxels, index3(grid.shape()), lesion, probability->common<float>(), needed)
           .components;

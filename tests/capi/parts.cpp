@@ -148,6 +148,7 @@ py::dict manifest_dict(const std::string& json) {
     thresholds.push_back(manifest.lesion_threshold.at(found_ml));
   }
   found["thresholds"] = thresholds;
+  found["least_piece"] = manifest.lesion_threshold.least_piece;
   found["precisions"] = manifest.precisions();
   found["golden"] = py::make_tuple(manifest.golden.path, manifest.golden.sha256, manifest.golden.size);
   return found;

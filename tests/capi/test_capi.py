@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rmr_ctypes import COutcome, CPipeline, Library, Opener, OpenOptions
-from tiny_study import make_doubtful, make_grid, make_study, make_tiny
+from tiny_study import TOUCHING_MM, make_doubtful, make_grid, make_study, make_tiny
 
 import rmr_sdk
 from rmr_sdk import Pipeline, Study
@@ -174,6 +174,23 @@ def test_unsure_lesions_are_dropped_as_in_python(
         assert expected.provenance.lesions_dropped > 0
         assert_same(pipeline.run(turned), expected)
         pipeline.close()
+
+
+def test_pieces_of_lesions_are_dropped_as_in_python(library: Library, tmp_path: Path) -> None:
+    study, lesions = make_doubtful(TOUCHING_MM), {}
+    for share in (0.0, 0.1):
+        bundle = tmp_path / f"{share}.zip"
+        by_load = LesionThreshold(small_ml=1, small=0.5, large_ml=2, large=0.5, least_piece=share)
+        make_tiny(bundle, lesion_threshold=by_load)
+        for own in (0.0, 0.6):
+            pipeline = library.open(bundle, threads=1, lesion_threshold=own)
+            levels = {"lesion_threshold": own} if own else {}
+            with Pipeline.open(bundle, engine="openvino", cache_dir=tmp_path, **levels) as twin:
+                expected = twin.run(study, align="none")
+            assert_same(pipeline.run(study), expected)
+            lesions[share, own] = len(expected.lesions or ())
+            pipeline.close()
+    assert lesions == {(0.0, 0.0): 2, (0.0, 0.6): 2, (0.1, 0.0): 1, (0.1, 0.6): 1}
 
 
 WHITE_CLASSES = ("background", "csf", "white_matter", "grey_matter", "lesion")

@@ -121,6 +121,10 @@ BAD_FIELDS: Mapping[str, tuple[dict[str, Any], str]] = {
         {"lesion_threshold": {**BY_LOAD, "small_ml": 0}},
         "at lesion_threshold.small_ml: a number out of range",
     ),
+    "piece": (
+        {"lesion_threshold": {**BY_LOAD, "least_piece": 1.5}},
+        "at lesion_threshold.least_piece: a number out of range",
+    ),
     "no threshold": ({"lesion_threshold": {"small_ml": 5}}, "the field small is missing"),
     "loads": ({"lesion_threshold": {**BY_LOAD, "large_ml": 5}}, "large_ml must be above small_ml"),
     "nothing to trim": ({"lesion_class": None, "lesion_threshold": BY_LOAD}, "there is no lesion_class"),

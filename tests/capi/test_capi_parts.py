@@ -209,6 +209,7 @@ def test_damaged_zip_files_are_refused_or_read_never_more(parts: ModuleType, noi
         {"least_white_matter": 0.2},
         {"least_lesion_mm3": 12.5},
         {"lesion_threshold": LesionThreshold(small_ml=2.5, small=0.9, large_ml=20, large=0.45)},
+        {"lesion_threshold": LesionThreshold(small_ml=2.5, small=0.9, large_ml=20, large=0.45, least_piece=0.25)},
     ],
     ids=str,
 )
@@ -230,6 +231,7 @@ def test_manifests(parts: ModuleType, changes: dict[str, Any]) -> None:
     by_load = manifest.lesion_threshold
     for found_ml, threshold in zip((0.0, 2.5, 2.7, 7.1, 19.9, 20.0, 99.0), found["thresholds"], strict=True):
         assert threshold == (0.0 if by_load is None else by_load.at(found_ml))
+    assert found["least_piece"] == (0.0 if by_load is None else by_load.least_piece)
     assert found["sigma_scale"] == manifest.window.sigma_scale
     assert tuple(found["precisions"]) == manifest.onnx_precisions
     assert found["golden"] == (manifest.golden.path, manifest.golden.sha256, manifest.golden.size)

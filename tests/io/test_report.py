@@ -196,6 +196,15 @@ def test_page_says_how_many_lesions_were_dropped(render: Callable[[Result], str]
     assert "Not counted" not in Parsed(render(result)).words
 
 
+def test_page_says_which_pieces_were_kept(render: Callable[[Result], str]) -> None:
+    result = make_result()
+    trimmed = replace(result.provenance, lesion_threshold=0.85, least_piece=0.25)
+    words = Parsed(render(replace(result, provenance=trimmed))).words
+    assert "probability of at least 0.85 (where this parts a lesion, pieces from 0.25 of the largest on), in" in words
+    whole = replace(trimmed, least_piece=0.0)
+    assert "probability of at least 0.85, in" in Parsed(render(replace(result, provenance=whole))).words
+
+
 def test_page_needs_nothing_but_itself(render: Callable[[Result], str]) -> None:
     html = render(make_result(warnings=("w",), notice="n"))
     page = Parsed(html)

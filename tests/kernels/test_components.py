@@ -163,6 +163,38 @@ def test_trimming_equals_scipy(rng: np.random.Generator, least: float) -> None:
     assert 0 < gone < count
 
 
+@pytest.mark.parametrize("share", [0.0, 0.26, 0.5, 1.0])
+def test_small_pieces_of_what_a_threshold_parts_go_as_by_scipy(rng: np.random.Generator, share: float) -> None:
+    labels = rng.integers(0, 4, (17, 19, 23)).astype(np.uint8)
+    labels[ndimage.uniform_filter(rng.random(labels.shape), 4) > 0.55] = 7  # blobs, with specks around them
+    labels[rng.random(labels.shape) < 0.01] = 7
+    probability = rng.random(labels.shape, np.float32)
+    ids, count = ndimage.label(labels == 7, TOUCHING)
+    expected, parted, gone = labels.copy(), 0, 0
+    for number in range(1, count + 1):
+        own = ids == number
+        pieces, _ = ndimage.label(own & (probability >= 0.9), TOUCHING)
+        sizes = np.bincount(pieces.ravel())[1:]
+        kept = 1 + np.flatnonzero(sizes >= share * sizes.max(initial=0))
+        expected[own & ~np.isin(pieces, kept)] = votes_around(labels, own).argmax()
+        parted += len(kept) < len(sizes)
+        gone += not len(sizes)
+    found = labels.copy()
+    threshold = LesionThreshold(small_ml=1, small=0.9, large_ml=2, large=0.9, least_piece=share)
+    applied = LesionRule(7, threshold=threshold).apply(found, probability)
+    np.testing.assert_array_equal(found, expected)
+    assert applied == Applied(0.9, gone, int((found != labels).sum()))
+    assert (parted > 1) == (share > 0)
+
+
+def test_lesions_that_no_threshold_parts_stay_however_small() -> None:
+    labels, sure = np.ones((3, 3, 40), np.uint8), np.ones((3, 3, 40), np.float32)
+    labels[1, 1, 1:21] = labels[1, 1, 30] = 7
+    for level in (0.0, 0.5):  # a lesion of one voxel is no piece of a large one
+        threshold = LesionThreshold(small_ml=1, small=level, large_ml=2, large=level, least_piece=1.0)
+        assert LesionRule(7, threshold=threshold).apply(labels, sure) == Applied(level, 0, 0)
+
+
 @pytest.mark.parametrize(("size_mm3", "voxel_ml"), [(3.0, 0.001), (2.5, 0.001), (12.0, 0.004), (1e-3, 0.001)])
 def test_what_is_left_of_a_lesion_must_be_large_enough(
     rng: np.random.Generator, size_mm3: float, voxel_ml: float

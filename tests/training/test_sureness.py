@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import nibabel as nib
 import numpy as np
 import pytest
@@ -229,7 +230,23 @@ def test_the_size_is_chosen_among_lesions_that_are_probable_enough(monkeypatch: 
     monkeypatch.setattr(sureness, "segment", lambda _, head, *__: head.segmented)
     found = sureness.choose_levels(network(), [])
     assert (found.least_lesion_probability, found.least_lesion_mm3) == (0.0, 5.0)
-    assert (found.f1_before, found.f1_by_probability, found.f1_after) == (0.5, 0.5, 1.0)
+    assert (found.f1_before, found.f1_by_probability, found.f1_by_piece, found.f1_after) == (0.5, 0.5, 0.5, 1.0)
+
+
+def test_small_pieces_are_dropped_where_that_finds_no_lesion_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The true lesion and a false piece hang together by voxels without which Dice is better.
+    head = table(true_at=0.9, false_at=0.9, voxels=48)
+    false = np.s_[8:10, 2:4, 2:14]
+    head.labels[false], head.probability[false] = WHITE, 0
+    for part, probable in ((np.s_[2:4, 2:4, 14:30], 0.52), (np.s_[2:4, 2:4, 30:35], 0.9)):
+        head.labels[part], head.probability[part] = LESION, probable
+    monkeypatch.setattr(sureness, "_draw_heads", lambda *_: [("1", Drawn(head), ("clean", 0))])
+    monkeypatch.setattr(sureness, "segment", lambda _, head, *__: head.segmented)
+    found = sureness.choose_levels(network(), [])
+    assert found.lesion_threshold is not None
+    assert (found.lesion_threshold.small, found.lesion_threshold.least_piece) == (0.55, 0.5)  # 20 voxels beside 48
+    assert (found.f1_before, found.f1_by_probability, found.f1_by_piece) == (pytest.approx(2 / 3),) * 2 + (1.0,)
+    assert found.least_lesion_mm3 == 0.0
 
 
 class Drawn:
@@ -261,10 +278,14 @@ def test_the_level_reaches_the_bundle(tmp_path: Path, monkeypatch: pytest.Monkey
         sureness, "dice_of_thresholds", lambda _, rule, all_of_them: [each == found for each in all_of_them]
     )
     wanted = (0.6, 5.0)
+    pieces = msgspec.structs.replace(found, least_piece=0.25)
     monkeypatch.setattr(
         sureness,
         "f1_of_rules",
-        lambda _, rules: [float(rule.least_probability == wanted[0]) + (rule.least_mm3 == wanted[1]) for rule in rules],
+        lambda _, rules: [
+            float(rule.least_probability == wanted[0]) + (rule.least_mm3 == wanted[1]) + (rule.threshold == pieces)
+            for rule in rules
+        ],
     )
     command = ["calibrate", str(tmp_path / "model.pth"), "--out", str(tmp_path / "done.pth"), "--patches", "0"]
     assert cli.main([*command, "--heads", "1", "--labelmaps", str(tmp_path / "maps")]) == 0
@@ -274,7 +295,7 @@ def test_the_level_reaches_the_bundle(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (levels.least_lesion_probability, levels.least_lesion_mm3) == wanted
     assert levels.least_white_matter > 0
     manifest = open_subject(tmp_path / "done.pth").manifest
-    assert levels.lesion_threshold == found
+    assert levels.lesion_threshold == pieces
     assert [getattr(manifest, name) for name in LesionLevels._fields] == list(levels)
     bundle = export_bundle(load_own(tmp_path / "done.pth"), tmp_path / "bundle", name="level", tile=(16, 16, 16))
     assert [getattr(bundle.manifest, name) for name in LesionLevels._fields] == list(levels)

@@ -221,13 +221,14 @@ def _calibrate(options: argparse.Namespace) -> None:
         voxels = (
             "all voxels"
             if by_load is None
-            else f"voxels from {by_load.small:.2f} on, {by_load.large:.2f} at large loads"
+            else f"voxels from {by_load.small:.2f} on, {by_load.large:.2f} at large loads, pieces from "
+            f"{by_load.least_piece:g} of the largest on"
         )
         print(
             f"{options.out}: {voxels}, lesion Dice {chosen.head_dice_before:.3f} to {chosen.head_dice_after:.3f}; "
             f"lesions from {chosen.least_lesion_probability:.2f} and {chosen.least_lesion_mm3:g} mm3 on, lesion-wise "
-            f"F1 {chosen.f1_before:.3f} to {chosen.f1_by_probability:.3f} and {chosen.f1_after:.3f} on {chosen.heads} "
-            "synthetic heads"
+            f"F1 {chosen.f1_before:.3f}, by probability {chosen.f1_by_probability:.3f}, by pieces "
+            f"{chosen.f1_by_piece:.3f}, by size {chosen.f1_after:.3f} on {chosen.heads} synthetic heads"
         )
     kept = {k: v for k, v in content.items() if k in ("step", "recipe", "studies", "mean_of")}
     save_checkpoint(options.out, network, "joint", {**kept, "calibration": found})

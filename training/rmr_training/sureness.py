@@ -10,7 +10,8 @@ voxel may differ between loads; the pair with the best Dice is taken. Where scan
 the first can be damaged too, in one way each, as `rmr-train evaluate` damages studies: that makes a network less sure,
 and a threshold that suits clean heads alone drops what it still finds. Then the mean probability from which on a
 connected lesion is kept, by lesion-wise F1: what is dropped are whole lesions, which Dice hardly feels. Then, likewise,
-the least volume of what all of that leaves. Of equals the least are taken. Figures are averaged over the heads of a
+how large the other pieces must be beside the largest where the threshold of a voxel parts a lesion, and the least
+volume of what all of that leaves. Of equals the least are taken. Figures are averaged over the heads of a
 donor at a load, then over these. Whole heads are needed: the border of a patch cuts lesions, and the runtime blends
 tiles.
 """
@@ -22,6 +23,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -53,6 +55,9 @@ THRESHOLDS = (0.0, *(step / 20 for step in range(10, 20)))
 
 LEVELS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Mean probabilities of a lesion that are tried."""
+
+PIECES = (0.0, 0.1, 0.25, 0.5, 1.0)
+"""Shares of the largest piece of a lesion that are tried; at 1 only the largest is kept."""
 
 SIZES_MM3 = (0.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0, 30.0)
 """Volumes of a lesion that are tried; a ball of 3 mm across, the least lesion that criteria count, has 14."""
@@ -99,13 +104,15 @@ class Levels:
     """What was found on synthetic heads.
 
     Attributes:
-        lesion_threshold: Probability from which on a voxel of a lesion is kept; None where all are.
+        lesion_threshold: Probability from which on a voxel of a lesion is kept, and its least piece; None where all
+            are.
         head_dice_before: Mean lesion Dice with all voxels.
         head_dice_after: The same with those that are kept.
         least_lesion_probability: Mean probability from which on a lesion is kept.
         least_lesion_mm3: Volume from which on what is left of a lesion is kept.
         f1_before: Mean lesion-wise F1 with all lesions that the threshold leaves.
         f1_by_probability: The same with those that are probable enough.
+        f1_by_piece: The same without small pieces of lesions.
         f1_after: The same with those that are large enough too.
         heads: Synthetic heads that were looked at.
     """
@@ -117,6 +124,7 @@ class Levels:
     least_lesion_mm3: float
     f1_before: float
     f1_by_probability: float
+    f1_by_piece: float
     f1_after: float
     heads: int
 
@@ -190,10 +198,17 @@ def choose_levels(
     trimmed = replace(rule, threshold=threshold)
     by_level = [replace(trimmed, least_probability=level) for level in LEVELS]
     probable, f1 = _best(by_level, groups, lambda head: f1_of_rules(head, by_level))
-    by_size = [replace(probable, least_mm3=size) for size in SIZES_MM3]
+    by_piece = [probable]
+    if threshold is not None:
+        pieces = [msgspec.structs.replace(threshold, least_piece=share) for share in PIECES]
+        by_piece = [replace(probable, threshold=each) for each in pieces]
+    whole, (_, f1_by_piece) = _best(by_piece, groups, lambda head: f1_of_rules(head, by_piece))
+    by_size = [replace(whole, least_mm3=size) for size in SIZES_MM3]
     chosen, (_, f1_after) = _best(by_size, groups, lambda head: f1_of_rules(head, by_size))
     heads = sum(map(len, groups.values()))
-    return Levels(threshold, *dice, chosen.least_probability, chosen.least_mm3, *f1, f1_after, heads)
+    return Levels(
+        chosen.threshold, *dice, chosen.least_probability, chosen.least_mm3, *f1, f1_by_piece, f1_after, heads
+    )
 
 
 def _draw_heads(
