@@ -48,11 +48,24 @@ def robustness_table() -> str:
     damage = list(dict.fromkeys(name for name, _ in dice if name != "clean"))
     header = ["damage", *({1: "mild", 2: "middling", 3: "strong"}[strength] for strength in strengths)]
     rows = [["none", cell(("clean", 0)), *[""] * (len(strengths) - 1)]]
-    rows += [[name, *(cell((name, strength)) for strength in strengths)] for name in damage]
+    limits: dict[tuple[str, int], list[float]] = {}
+    for row in found.get("limits", ()):
+        limits.setdefault((row["condition"], row["strength"]), []).append(row["dice"])
+    for name in damage:
+        rows.append([name, *(cell((name, strength)) for strength in strengths)])
+        if (name, strengths[-1]) in limits:
+            left = (" / ".join(f"{value:.2f}" for value in limits[name, strength]) for strength in strengths)
+            rows.append([f"the consensus after {name}", *left])
     legend = "; ".join(f"{name}: {about[name, strengths[-1]]}" for name in damage)
     note = (
         f"Lesion Dice of {' / '.join(studies)} and the largest fall; n = {found['n']} studies, {found['note']} "
         f"({found['date']}). In the last column {legend}."
+        + (
+            " The consensus after a loss of resolution: Dice of the mask itself, damaged likewise and cut at the best "
+            "level."
+            if limits
+            else ""
+        )
     )
     return table(header, rows) + "\n\n" + note
 
@@ -192,6 +205,35 @@ def candidates_table() -> str:
         f"{found['side']}^3 of the held-out donors, at the offset that suits a candidate best ({found['date']})."
     )
     return table(["weights", "mean", *damage], rows) + "\n\n" + note
+
+
+def stretch_table() -> str:
+    """Lesion figures on synthetic heads by how far flat contrasts are stretched."""
+    found = newest("stretch")
+    if not found:
+        return "Not measured yet."
+    header = ["fold", "contrasts", "heads", *(_bound_name(bound) for bound in _distinct(found["rows"], "most_median"))]
+    rows = []
+    for fold in _distinct(found["rows"], "fold"):
+        for damage in _distinct(found["rows"], "damage"):
+            group = [row for row in found["rows"] if (row["fold"], row["damage"]) == (fold, damage)]
+            name = "low" if damage == "contrast" else damage
+            cells = [f"{row['dice']:.3f} / {row['f1']:.3f} ({row['stretched']})" for row in group]
+            rows.append([fold, name, group[0]["heads"], *cells])
+    note = (
+        "Lesion Dice / lesion-wise F1 and on how many heads a contrast was stretched, by the largest median that is "
+        "left; whole synthetic heads of the held-out donors with all and with few lesions; low: to the power of 0.4 "
+        f"({found['date']})."
+    )
+    return table(header, rows) + "\n\n" + note
+
+
+def _bound_name(bound: float) -> str:
+    return "not stretched" if bound >= 1 else f"{bound:g}"
+
+
+def _distinct(rows: list[dict[str, Any]], key: str) -> list[Any]:
+    return list(dict.fromkeys(row[key] for row in rows))
 
 
 def looks_table() -> str:

@@ -25,7 +25,18 @@ from release_plan import read_plan
 
 from rmr_sdk import Bundle
 from rmr_sdk.engines.cores import usable_cores
-from rmr_training.evaluate import CONDITIONS, BundleSubject, Evaluation, Plan, assess, to_document
+from rmr_sdk.manifest import Manifest
+from rmr_training.evaluate import (
+    CONDITIONS,
+    RESOLUTION,
+    BundleSubject,
+    Evaluation,
+    Plan,
+    assess,
+    damaged_truth,
+    load_case,
+    to_document,
+)
 from rmr_training.evaluate.figure import draw
 from rmr_training.evaluate.report import to_json
 
@@ -36,15 +47,32 @@ def measure(
     """Return the document of an evaluation of all studies, each by weights that have not seen it."""
     manifest = Bundle.open(bundle).manifest
     together = Evaluation({"name": f"{manifest.name} {manifest.version}", "precision": precision}, plan)
-    models = []
+    models, limits = [], []
     for folder in studies:
         with open_unseen(release, bundle, folder.name, precision) as (pipeline, model):
             found = assess(BundleSubject(pipeline), [folder], plan, _tell)
         models.append({"study": folder.name, "model": model})
+        limits += limits_of(folder, plan, manifest)
         together.studies += found.studies
         together.segmentation += found.segmentation
         together.fusion += found.fusion
-    return {**to_document(together), "weights": models, "note": describe(models, manifest.name)}
+    return {**to_document(together), "weights": models, "limits": limits, "note": describe(models, manifest.name)}
+
+
+def limits_of(folder: Path, plan: Plan, manifest: Manifest) -> list[dict[str, Any]]:
+    """Return what each loss of resolution leaves of a study's own lesions."""
+    case = load_case(folder, manifest)
+    truth = case.truth[manifest.lesion_class or ""]
+    return [
+        {
+            "study": case.name,
+            "condition": condition,
+            "strength": strength,
+            "dice": round(damaged_truth(truth, case.axes.grid, condition, strength), 4),
+        }
+        for condition, strength in plan.levels()
+        if condition in RESOLUTION and truth.any()
+    ]
 
 
 def _tell(study: str, done: int, total: int) -> None:

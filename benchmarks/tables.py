@@ -22,6 +22,7 @@ from accuracy_tables import (
     looks_table,
     pareto_table,
     robustness_table,
+    stretch_table,
 )
 from engine_tables import engines_table, groups_table, paper_table, plans_table, quantise_table, rewrites_table
 from speed_tables import kernels_table, memory_table, peers_table, pipeline_table
@@ -38,6 +39,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gains": gains_table,
     "looks": looks_table,
     "candidates": candidates_table,
+    "stretch": stretch_table,
     "alignment": alignment_table,
     "memory": memory_table,
     "engines": engines_table,

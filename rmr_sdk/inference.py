@@ -98,8 +98,8 @@ def blend_options(prepared: Prepared, manifest: Manifest) -> BlendOptions:
     return BlendOptions(
         classes=len(classes or ()),
         chosen_class=None if classes is None or lesion is None else classes.index(lesion),
-        gain=1.0 / intensity.scale,
-        bias=intensity.offset,
+        gain=intensity.gain,
+        bias=intensity.zero,
     )
 
 

@@ -84,12 +84,16 @@ class MinMax(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Robust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="robust"):
     """Map a percentile of the foreground to 1 and clip.
 
-    Foreground is every voxel above `floor_fraction` of the 99th percentile of the positive ones.
+    Foreground is every voxel above `floor_fraction` of the 99th percentile of the positive ones. A contrast whose
+    median is above `most_median` is flat, and is stretched until its median is that.
     """
 
     percentile: Annotated[float, Meta(gt=0, le=100)] = 99.0
     floor_fraction: Annotated[float, Meta(ge=0, lt=1)] = 0.02
     high: Annotated[float, Meta(gt=0, description="Upper clip, in units of the percentile.")] = 1.5
+    most_median: Annotated[
+        float, Meta(gt=0, le=1, description="Largest median of the foreground, in the same units; at 1 any.")
+    ] = 1.0
 
 
 Normalisation = Union[MinMax, Robust]  # noqa: UP007 - an alias that msgspec also resolves on Python 3.10

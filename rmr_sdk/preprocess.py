@@ -57,7 +57,7 @@ class Prepared:
         reference: The contrast whose grid results come back on.
         axes: From the reference's own grid to the manifest's orientation.
         resampled: Whether `grid` is another grid than `axes.grid`, so that results must be resampled too.
-        actions: What was done to the geometry, in order.
+        actions: What was done to the contrasts, in order.
         warnings: What the reader of the result should know.
         threads: Threads that resampling may use.
         alignments: How every contrast but the reference came to lie where it lies.
@@ -127,7 +127,7 @@ def prepare(
             arrays[contrast] = array if brain is None else keep_brain(array, brain)
             intensity[contrast] = fit_normalisation(arrays[contrast], manifest.normalisation)
         moved = "".join(each.action for each in alignments if each.contrast == contrast)
-        actions.append(f"{contrast}: {moved}{action}")
+        actions.append(f"{contrast}: {moved}{action}{_stretched(intensity[contrast])}")
     warnings += check_contrasts(arrays, grid)
     return Prepared(
         arrays=arrays,
@@ -207,6 +207,10 @@ def _bring_to(grid: Grid, scan: Scan, threads: int) -> tuple[npt.NDArray[Any], s
         return scan.array, f"axes {source.orientation} taken as {grid.orientation}, no voxel resampled"
     mode = image_mode(scan.grid, grid)
     return resample(scan.array, scan.grid, grid, mode, threads), f"resampled ({mode}) from {source}"
+
+
+def _stretched(line: IntensityMap) -> str:
+    return f", flat: its contrast stretched by a factor of {line.scale * line.gain:.2f}" if line.stretch else ""
 
 
 def _coverage_warnings(contrast: str, coverage: float, reference: str) -> list[str]:

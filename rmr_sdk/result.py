@@ -121,7 +121,8 @@ class Provenance:
             parted a lesion; at 0 all were.
         lesions_dropped: Connected lesions, or pieces of them that a threshold parted, of which nothing was kept: not in
             the labels, and in no figure.
-        geometry: What was done to bring the contrasts onto one grid, in order.
+        geometry: What was done to bring the contrasts onto one grid, in order, and which were so flat that they were
+            stretched.
         versions: Software name -> version.
     """
 

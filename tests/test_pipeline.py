@@ -20,6 +20,7 @@ from rmr_sdk.errors import Cancelled, DeviceMemoryError, EngineError
 from rmr_sdk.geometry import Grid, reorient
 from rmr_sdk.inference import check_finite
 from rmr_sdk.io.report import build_report, decode_report, encode_report
+from rmr_sdk.manifest import Robust
 
 ORIENTATIONS = [
     "".join(codes) for axes in itertools.permutations(("LR", "PA", "IS")) for codes in itertools.product(*axes)
@@ -206,6 +207,27 @@ def test_a_bundle_without_classes_only_fuses(tmp_path: Path) -> None:
         "report.html",
         "report.json",
     ]
+
+
+def test_a_flat_contrast_is_fused_with_its_range_back_and_air_stays_zero(tmp_path: Path) -> None:
+    study = make_study()
+    flat = Study({name: Volume(each.data.clip(0) ** 0.7, each.affine) for name, each in study.items()})
+    make_tiny(tmp_path / "flat.zip", normalisation=Robust(percentile=95.0, most_median=0.6))
+    with Pipeline.open(tmp_path / "flat.zip", cache_dir=tmp_path) as stretching:
+        result = stretching.run(flat)
+    shares, air = [], (flat["T1w"].data == 0) & (flat["FLAIR"].data == 0)
+    for volume in flat.values():
+        foreground = volume.data[volume.data > 0.02 * np.percentile(volume.data[volume.data > 0], 99)]
+        bright, middle = np.percentile(foreground, 95), np.median(foreground)
+        assert middle > 0.65 * bright
+        spread = max(bright - middle, 0.1 * bright)  # stretched by 4 at most
+        shares.append(np.clip(1 - (bright - volume.data) / spread * 0.4, 0, 1.5))
+    np.testing.assert_allclose(result.fused.data, (shares[0] + shares[1]) / 2 * bright, rtol=1e-4, atol=1e-4 * bright)
+    assert air.any()
+    assert not result.fused.data[air].any()
+    report = build_report(result)
+    assert (report.intensity.scale, report.intensity.offset) == pytest.approx((1 / bright, 0))
+    assert all("flat: its contrast stretched" in action for action in result.provenance.geometry)
 
 
 def test_a_bundle_without_a_lesion_class_has_labels(tmp_path: Path) -> None:

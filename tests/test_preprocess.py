@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from test_geometry import CODES, grids, to_sitk
 
 from rmr_sdk.geometry import Grid, reorient
+from rmr_sdk.intensity import MOST_STRETCH
 from rmr_sdk.manifest import MinMax, Robust
 from rmr_sdk.preprocess import IntensityMap, fit_normalisation, prepare, restore_image, restore_labels
 from rmr_sdk.resample import image_mode, resample
@@ -39,18 +40,75 @@ def test_robust_by_hand() -> None:
     assert fitted.apply([-50, 0, 150, 300]) == pytest.approx([0, 0, 1, 1.2])
 
 
+def test_a_flat_contrast_is_stretched_to_its_median_by_hand() -> None:
+    array = np.concatenate([[0.0] * 50, np.arange(101) + 100.0])  # 100 to 200: the median is 150
+    plain = fit_normalisation(array, Robust(percentile=100.0))
+    assert (
+        plain
+        == fit_normalisation(array, Robust(percentile=100.0, most_median=0.75))
+        == IntensityMap(scale=1 / 200, high=1.5, floor=plain.floor)
+    )
+    fitted = fit_normalisation(array, Robust(percentile=100.0, most_median=0.5))
+    assert fitted.apply([0, 100, 150, 200, 250, 300]) == pytest.approx([0, 0, 0.5, 1, 1.5, 1.5])
+    assert fitted.floor == plain.floor
+    assert fitted.invert([0, 0.5, 1]) == pytest.approx([0, 100, 200])  # outputs are stretched too, air stays 0
+    assert (fitted.gain, fitted.zero) == pytest.approx((200, 0))
+    assert fitted.recover([-10, 0, 100, 200, 400]) == pytest.approx([0, 0, 0.5, 1, 1.5])
+
+
+def test_a_contrast_is_stretched_by_no_more_than_a_factor() -> None:
+    array = np.concatenate([np.full(60, 99.0), np.full(40, 100.0)])  # what differs may be noise
+    fitted = fit_normalisation(array, Robust(percentile=100.0, most_median=0.5))
+    assert fitted.scale == pytest.approx(MOST_STRETCH / 100)
+    assert fitted.apply([99, 100]) == pytest.approx([1 - MOST_STRETCH / 100, 1])
+    even = fit_normalisation(np.full(9, 7.0), Robust(most_median=0.5))
+    assert even.apply([7.0]) == pytest.approx([1])
+
+
+@given(st.floats(0.05, 0.95), st.lists(st.floats(1, 100, width=32), min_size=3, max_size=30))
+def test_stretching_leaves_the_top_and_never_brightens(most_median: float, values: list[float]) -> None:
+    array = np.array(values, np.float32)
+    plain, fitted = fit_normalisation(array, Robust()), fit_normalisation(array, Robust(most_median=most_median))
+    before, after = plain.apply(array), fitted.apply(array)
+    below = before <= 1
+    assert (after[below] <= before[below] + 1e-5).all()
+    assert fitted.apply([1 / plain.scale]) == pytest.approx([1], abs=1e-4)
+    assert fitted.scale <= MOST_STRETCH * plain.scale * (1 + 1e-9)
+    if fitted.scale < MOST_STRETCH * plain.scale * (1 - 1e-9):
+        middle = np.median(array[array > plain.floor])
+        assert fitted.apply([middle]) <= most_median + 1e-4
+
+
 @pytest.mark.parametrize("dtype", ["int16", "uint16", "float32"])
 def test_robust_is_the_same_for_every_dtype_and_memory_order(dtype) -> None:
     array = np.random.default_rng(1).integers(0, 3000, (9, 10, 11)).astype(dtype)
-    fitted = fit_normalisation(array, Robust())
-    for view in (array.T, array[::-1, :, ::-1], np.asfortranarray(array), array.astype(np.float32)):
-        assert fit_normalisation(view, Robust()) == fitted
+    for normalisation in (Robust(), Robust(most_median=0.3)):
+        fitted = fit_normalisation(array, normalisation)
+        for view in (array.T, array[::-1, :, ::-1], np.asfortranarray(array), array.astype(np.float32)):
+            assert fit_normalisation(view, normalisation) == fitted
+    assert fitted.stretch > 0
 
 
 @given(st.floats(0.001, 1000), st.floats(-500, 500), st.lists(st.floats(0, 1.5, width=32), min_size=1))
 def test_invert_undoes_apply(scale: float, offset: float, values: list[float]) -> None:
     fitted = IntensityMap(scale=scale, offset=offset, high=1.5)
-    np.testing.assert_allclose(fitted.apply(fitted.invert(values)), values, atol=1e-4 * max(1, scale * abs(offset)))
+    inverted = fitted.invert(values)
+    np.testing.assert_allclose(fitted.apply(inverted), values, atol=1e-4 * max(1, scale * abs(offset)))
+    np.testing.assert_allclose(fitted.recover(inverted), values, atol=1e-4 * max(1, scale * abs(offset)))
+
+
+def test_a_flat_contrast_is_said_to_be_stretched(make_grid, make_phantom, make_manifest) -> None:
+    study = make_phantom(make_grid(codes="LAS"), np.float32)
+    flair = study["FLAIR"]
+    flat = Study({**study, "FLAIR": Volume(flair.data.clip(0) ** 0.4, flair.affine)})
+    plain = prepare(study, make_manifest(normalisation=Robust(most_median=0.999)))
+    assert not any("stretched" in action for action in plain.actions)
+    middle = float(np.median(plain.intensity["FLAIR"].apply(flair.data[flair.data > plain.intensity["FLAIR"].floor])))
+    prepared = prepare(flat, make_manifest(normalisation=Robust(most_median=middle)))
+    line = prepared.intensity["FLAIR"]
+    values = line.apply(prepared.arrays["FLAIR"][prepared.arrays["FLAIR"] > line.floor])
+    assert np.median(values) == pytest.approx(middle, abs=1e-4)
+    assert prepared.actions[1].endswith(f", flat: its contrast stretched by a factor of {line.scale * line.gain:.2f}")
 
 
 def test_equal_grids_stay_views(make_grid, make_phantom, make_manifest) -> None:

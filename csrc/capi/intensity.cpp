@@ -13,7 +13,7 @@
 namespace rmr::capi {
 namespace {
 
-constexpr double kTopPercentile = 99.0, kLeastRange = 1e-30;
+constexpr double kTopPercentile = 99.0, kMedian = 50.0, kLeastRange = 1e-30, kMostStretch = 4.0;
 
 [[noreturn]] void flat() {
   fail(kStudyError, "no two voxels above zero differ, so there is nothing to see.",
@@ -95,6 +95,13 @@ IntensityLine fit_robust(const Source<T>& source, const Normalisation& normalisa
   if (bright < kLeastRange) flat();
   line.scale = 1.0 / bright;
   line.high = normalisation.high;
+  const double most = normalisation.most_median;
+  const double middle = most < 1.0 ? interpolated(kMedian, ranks.size(), at) : 0.0;
+  if (middle > most * bright) {
+    const double spread = std::max(bright - middle, (1.0 - most) * bright / kMostStretch);
+    line.scale = (1.0 - most) / spread;
+    line.offset = line.stretch = bright - spread / (1.0 - most);
+  }
   return line;
 }
 

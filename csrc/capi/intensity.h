@@ -12,7 +12,11 @@ namespace rmr::capi {
 
 struct IntensityLine {
   double scale = 1.0, offset = 0.0, low = 0.0, high = std::numeric_limits<double>::infinity();
-  double floor = 0.0;  // above it a voxel is foreground
+  double floor = 0.0;    // above it a voxel is foreground
+  double stretch = 0.0;  // part of the offset that outputs come back without
+
+  double gain() const { return 1.0 / scale + stretch; }
+  double zero() const { return offset - stretch; }
 
   IntensityMap narrowed() const {
     return {static_cast<float>(scale), static_cast<float>(offset), static_cast<float>(low), static_cast<float>(high)};

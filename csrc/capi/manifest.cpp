@@ -103,6 +103,7 @@ Normalisation read_normalisation(const Json& json) {
   found.percentile = json.real("percentile", found.percentile, kTiny, 100.0);
   found.floor_fraction = json.real("floor_fraction", found.floor_fraction, 0.0, 1.0 - 1e-16);
   found.high = json.real("high", found.high, kTiny, std::numeric_limits<double>::max());
+  found.most_median = json.real("most_median", found.most_median, kTiny, 1.0);
   return found;
 }
 

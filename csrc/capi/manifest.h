@@ -14,7 +14,7 @@ using Triple = std::array<int64_t, 3>;
 
 struct Normalisation {
   bool robust = false;  // otherwise minimum and maximum
-  double percentile = 99.0, floor_fraction = 0.02, high = 1.5;
+  double percentile = 99.0, floor_fraction = 0.02, high = 1.5, most_median = 1.0;
 };
 
 struct BundleFile {

@@ -155,7 +155,7 @@ void Run::compute(const Engine& engine, int64_t slots, RunOutputs& outputs) {
   const IntensityLine& intensity = prepared_.intensity[options_.prepare.reference];
   {
     Blender blender(plan_, targets.blend_targets(), static_cast<int>(manifest_.classes.size()), manifest_.lesion_class,
-                    1.0 / intensity.scale, intensity.offset, threads_);
+                    intensity.gain(), intensity.zero(), threads_);
     infer(engine, slots, blender);
   }
   outputs.infer_s = watch.lap();

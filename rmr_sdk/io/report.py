@@ -135,7 +135,7 @@ def _intensity_report(result: Result) -> IntensityReport | None:
     if scale is None:
         return None
     low, high = (limit if math.isfinite(limit) else None for limit in (scale.low, scale.high))
-    return IntensityReport(contrast=result.reference, scale=scale.scale, offset=scale.offset, low=low, high=high)
+    return IntensityReport(contrast=result.reference, scale=1 / scale.gain, offset=scale.zero, low=low, high=high)
 
 
 def _lesion_report(lesions: tuple[Lesion, ...]) -> LesionReport:

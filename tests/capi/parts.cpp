@@ -83,9 +83,11 @@ py::dict plan(const py::array& source, double threshold, const Triple& tile, dou
   return found;
 }
 
-py::tuple fit(const py::array& source, bool robust, double percentile, double floor_fraction, double high) {
-  const IntensityLine line = fit_normalisation(voxels_of(source), {robust, percentile, floor_fraction, high});
-  return py::make_tuple(line.scale, line.offset, line.low, line.high, line.floor);
+py::tuple fit(const py::array& source, bool robust, double percentile, double floor_fraction, double high,
+              double most_median) {
+  const Normalisation wanted{robust, percentile, floor_fraction, high, most_median};
+  const IntensityLine line = fit_normalisation(voxels_of(source), wanted);
+  return py::make_tuple(line.scale, line.offset, line.low, line.high, line.floor, line.gain(), line.zero());
 }
 
 py::dict describe_grid(const Triple& shape, const DoubleArray& affine, const std::string& codes) {
@@ -135,6 +137,7 @@ py::dict manifest_dict(const std::string& json) {
   found["percentile"] = manifest.normalisation.percentile;
   found["floor_fraction"] = manifest.normalisation.floor_fraction;
   found["high"] = manifest.normalisation.high;
+  found["most_median"] = manifest.normalisation.most_median;
   found["tile_shape"] = manifest.tile_shape;
   found["sigma_scale"] = manifest.sigma_scale;
   found["classes"] = manifest.classes;

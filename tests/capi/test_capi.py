@@ -20,7 +20,7 @@ from rmr_sdk.bundle import Bundle
 from rmr_sdk.demo import demo_study_folder
 from rmr_sdk.errors import RmrError
 from rmr_sdk.geometry import Grid
-from rmr_sdk.manifest import LesionThreshold
+from rmr_sdk.manifest import LesionThreshold, Robust
 from rmr_sdk.result import Result
 from rmr_sdk.volume import Volume
 
@@ -174,6 +174,19 @@ def test_unsure_lesions_are_dropped_as_in_python(
         assert expected.provenance.lesions_dropped > 0
         assert_same(pipeline.run(turned), expected)
         pipeline.close()
+
+
+def test_flat_contrasts_are_stretched_as_in_python(library: Library, tmp_path: Path) -> None:
+    study = make_study()
+    flat = Study({name: Volume(each.data.clip(0) ** 0.7, each.affine) for name, each in study.items()})
+    bundle = tmp_path / "stretching.zip"
+    make_tiny(bundle, normalisation=Robust(percentile=95.0, most_median=0.6))
+    pipeline = library.open(bundle, threads=1)
+    with Pipeline.open(bundle, engine="openvino", cache_dir=tmp_path) as twin:
+        expected = twin.run(flat, align="none")
+    assert expected.intensity.stretch > 0
+    assert_same(pipeline.run(flat), expected)
+    pipeline.close()
 
 
 def test_pieces_of_lesions_are_dropped_as_in_python(library: Library, tmp_path: Path) -> None:

@@ -95,7 +95,14 @@ def test_foreground_plan_and_schedule(
     count=st.integers(2, 400),
     levels=st.sampled_from([2, 10, 255]),
     normalisation=st.sampled_from(
-        [MinMax(), Robust(), Robust(percentile=95.0), Robust(percentile=33.3, floor_fraction=0.5, high=2.0)]
+        [
+            MinMax(),
+            Robust(),
+            Robust(percentile=95.0),
+            Robust(percentile=33.3, floor_fraction=0.5, high=2.0),
+            Robust(most_median=0.4),
+            Robust(percentile=40.0, most_median=0.7),
+        ]
     ),
     seed=st.integers(0, 2**31),
 )
@@ -108,14 +115,17 @@ def test_intensities(
         values = values - rng.integers(0, 5)
     values = values.astype(dtype)
     robust = isinstance(normalisation, Robust)
-    fields = (normalisation.percentile, normalisation.floor_fraction, normalisation.high) if robust else (99, 0, 1)
+    fields = (99, 0, 1, 1)
+    if robust:
+        fields = tuple(getattr(normalisation, name) for name in ("percentile", "floor_fraction", "high", "most_median"))
     try:
         twin = fit_normalisation(values, normalisation)
     except StudyError:
         with pytest.raises(RuntimeError, match=r"^StudyError: no two voxels above zero differ"):
             parts.fit(values, robust, *fields)
         return
-    assert parts.fit(values, robust, *fields) == (twin.scale, twin.offset, twin.low, twin.high, twin.floor)
+    line = (twin.scale, twin.offset, twin.low, twin.high, twin.floor, twin.gain, twin.zero)
+    assert parts.fit(values, robust, *fields) == line
     assert parts.fit(values[::-1], robust, *fields)[0] == twin.scale
 
 
@@ -200,7 +210,7 @@ def test_damaged_zip_files_are_refused_or_read_never_more(parts: ModuleType, noi
     [
         {},
         {"normalisation": MinMax()},
-        {"normalisation": Robust(percentile=97.3, floor_fraction=0.1, high=2.5)},
+        {"normalisation": Robust(percentile=97.3, floor_fraction=0.1, high=2.5, most_median=0.65)},
         {"classes": None, "lesion_class": None},
         {"lesion_class": None, "orientation": "LPI", "spacing_mm": (0.1, 0.7, 99.9), "spacing_tolerance": 0.123456789},
         {"reference": "T1w", "name": "a.b-c_1", "version": "10.2.3-rc.1"},
@@ -237,7 +247,7 @@ def test_manifests(parts: ModuleType, changes: dict[str, Any]) -> None:
     assert found["golden"] == (manifest.golden.path, manifest.golden.sha256, manifest.golden.size)
     assert found["robust"] == isinstance(manifest.normalisation, Robust)
     if isinstance(manifest.normalisation, Robust):
-        for name in ("percentile", "floor_fraction", "high"):
+        for name in ("percentile", "floor_fraction", "high", "most_median"):
             assert found[name] == getattr(manifest.normalisation, name)
 
 

@@ -226,7 +226,7 @@ def test_the_size_is_chosen_among_lesions_that_are_probable_enough(monkeypatch: 
     for place in (2, 6):
         speck = np.s_[8:10, 2:4, place : place + 1]
         large.labels[speck], large.probability[speck] = LESION, 0.9
-    monkeypatch.setattr(sureness, "_draw_heads", lambda *_: [("1", Drawn(large), ("clean", 0))])
+    monkeypatch.setattr(sureness, "draw_heads", lambda *_: [("1", Drawn(large), ("clean", 0))])
     monkeypatch.setattr(sureness, "segment", lambda _, head, *__: head.segmented)
     found = sureness.choose_levels(network(), [])
     assert (found.least_lesion_probability, found.least_lesion_mm3) == (0.0, 5.0)
@@ -240,7 +240,7 @@ def test_small_pieces_are_dropped_where_that_finds_no_lesion_less(monkeypatch: p
     head.labels[false], head.probability[false] = WHITE, 0
     for part, probable in ((np.s_[2:4, 2:4, 14:30], 0.52), (np.s_[2:4, 2:4, 30:35], 0.9)):
         head.labels[part], head.probability[part] = LESION, probable
-    monkeypatch.setattr(sureness, "_draw_heads", lambda *_: [("1", Drawn(head), ("clean", 0))])
+    monkeypatch.setattr(sureness, "draw_heads", lambda *_: [("1", Drawn(head), ("clean", 0))])
     monkeypatch.setattr(sureness, "segment", lambda _, head, *__: head.segmented)
     found = sureness.choose_levels(network(), [])
     assert found.lesion_threshold is not None

@@ -32,9 +32,9 @@ from scipy import ndimage
 from rmr_sdk.errors import ConfigError, StudyError
 from rmr_sdk.geometry import Grid, reorient
 from rmr_sdk.lesion_rule import LesionRule
-from rmr_sdk.manifest import LesionThreshold
+from rmr_sdk.manifest import LesionThreshold, Manifest
 from rmr_sdk.postprocess import bounding_box, components
-from rmr_sdk.preprocess import prepare
+from rmr_sdk.preprocess import Prepared, prepare
 from rmr_sdk.study import Study
 
 from .checkpoint import NORMALISATION
@@ -188,7 +188,7 @@ def choose_levels(
         StudyError: There is no label map, or no lesion on any head.
     """
     groups: dict[str, list[Segmented]] = {}
-    for name, head, damage in _draw_heads(maps, per_map, side, damaged):
+    for name, head, damage in draw_heads(maps, per_map, side, damaged):
         if bool((head.labels == LESION).any()):
             groups.setdefault(name, []).append(segment(network, head, *damage))
     if not groups:
@@ -211,7 +211,7 @@ def choose_levels(
     )
 
 
-def _draw_heads(
+def draw_heads(
     maps: Sequence[LabelMap], per_map: int, side: int, damaged: bool
 ) -> Iterator[tuple[str, Sample, tuple[str, int]]]:
     """Make heads of every map with all of its lesions and with few; name donor and load, and the damage to be done."""
@@ -293,6 +293,11 @@ def segment(network: RmrFusion, head: Sample, condition: str = CLEAN, strength: 
         ConfigError: The network has no segmentation head.
     """
     manifest = network_manifest(network.preset, NORMALISATION)
+    return segment_prepared(network, prepare_head(head, manifest, condition, strength), manifest, head)
+
+
+def prepare_head(head: Sample, manifest: Manifest, condition: str = CLEAN, strength: int = 0) -> Prepared:
+    """Bring a head to what the runtime makes of a study for a manifest, damaged first as for `segment`."""
     images = {name: image[0].numpy() for name, image in zip(manifest.contrasts, (head.t1w, head.flair), strict=True)}
     depth, height, width = head.labels.shape
     grid = reorient(Grid((depth, height, width), np.eye(4)), manifest.orientation).grid
@@ -302,6 +307,11 @@ def segment(network: RmrFusion, head: Sample, condition: str = CLEAN, strength: 
         axes = reorient(grid, manifest.orientation)
         damaged = damage_study(study, axes, prepared.intensity, condition, strength, str(VALIDATION_SEED))
         prepared = prepare(damaged, manifest, align="header")
+    return prepared
+
+
+def segment_prepared(network: RmrFusion, prepared: Prepared, manifest: Manifest, head: Sample) -> Segmented:
+    """Run a network over what `prepare_head` made of a head, as `segment` does."""
     outputs = infer_network(network, prepared, manifest)
     if outputs.labels is None or outputs.probability is None:
         raise ConfigError("the network has no segmentation head.", "Calibrate a checkpoint of the joint stage.")

@@ -8,6 +8,7 @@ from .baselines import BASELINES
 from .cases import Case, load_case
 from .conditions import CLEAN, CONDITIONS, damage_study
 from .fusion_quality import FusionFigures, FusionReference
+from .limits import RESOLUTION, damaged_truth
 from .network import evaluate, load_study, predict, to_table
 from .report import to_document, write_report
 from .segmentation import (
@@ -25,6 +26,7 @@ __all__ = [
     "BASELINES",
     "CLEAN",
     "CONDITIONS",
+    "RESOLUTION",
     "SMALLEST_LESION_MM3",
     "BundleSubject",
     "Case",
@@ -43,6 +45,7 @@ __all__ = [
     "compare_masks",
     "count_by_size",
     "damage_study",
+    "damaged_truth",
     "evaluate",
     "load_case",
     "load_study",

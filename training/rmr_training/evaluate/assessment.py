@@ -198,7 +198,7 @@ def _assess_level(
     if plan.segmentation is not False and outcome.labels is not None:
         evaluation.segmentation += [level | row for row in _segmentation_rows(subject, case, outcome.labels)]
     if reference is not None:
-        fused = case.normalise(outcome.fused.data, subject.manifest.reference)
+        fused = case.recover(outcome.fused.data, subject.manifest.reference)
         fed = [case.normalise(study[name].data, name) for name in CONTRASTS]
         evaluation.fusion += [level | row for row in _fusion_rows(reference, fused, fed, plan)]
 

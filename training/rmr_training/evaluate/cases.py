@@ -62,6 +62,10 @@ class Case:
         """Return intensities of a contrast as the network would see them, in the network's orientation."""
         return np.ascontiguousarray(self.intensity[contrast].apply(self.axes.apply(voxels)))
 
+    def recover(self, fused: NDArray[Any], contrast: str) -> FloatArray:
+        """Return what a fused image on the intensity scale of a contrast is in network values, likewise."""
+        return np.ascontiguousarray(self.intensity[contrast].recover(self.axes.apply(fused)))
+
     def head(self) -> Mask:
         """Return the voxels (D, H, W) in which any contrast is foreground: the brain, where the study is stripped."""
         return np.logical_or.reduce([self.turn(self.study[name].data) > m.floor for name, m in self.intensity.items()])

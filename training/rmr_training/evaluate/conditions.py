@@ -168,7 +168,7 @@ def damage_study(
         scan = Scan(
             voxels=torch.from_numpy(original)[None, None],
             grid=axes.grid,
-            unit=1 / line.scale,
+            unit=line.gain + line.zero,
             foreground=original > line.floor,
             generator=_generator(f"{seed}/{condition}/{contrast}"),
         )
