@@ -9,7 +9,7 @@ import torch
 
 from rmr_sdk.errors import ConfigError, FormatError
 from rmr_training.averaging import average
-from rmr_training.checkpoint import load_network, read_checkpoint, save_checkpoint
+from rmr_training.checkpoint import NORMALISATION, load_network, read_checkpoint, save_checkpoint
 from rmr_training.cli import main
 from rmr_training.models import Preset, RmrFusion
 from tests.training.test_stages import TINY
@@ -23,7 +23,8 @@ def write(folder: Path, seed: int, **extra: object) -> Path:
 
 
 def test_the_mean_of_weights_is_written_with_what_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = write(tmp_path, 1, step=5, recipe={"steps": 5}, studies=["b", "a"], calibration={"offset": 1.0})
+    calibrated = {"normalisation": NORMALISATION | {"most_median": 0.6}, "calibration": {"offset": 1.0}}
+    one = write(tmp_path, 1, step=5, recipe={"steps": 5}, studies=["b", "a"], **calibrated)
     two = write(tmp_path, 2, step=7, recipe={"steps": 7}, studies=["c"])
     half = read_checkpoint(one)
     half["model"] = {key: w.half() if w.is_floating_point() else w for key, w in half["model"].items()}
@@ -33,6 +34,7 @@ def test_the_mean_of_weights_is_written_with_what_is_known(tmp_path: Path, capsy
     mean = read_checkpoint(tmp_path / "mean.pth")
     assert (mean["step"], mean["recipe"], mean["studies"], mean["mean_of"]) == (7, {"steps": 7}, ["a", "b", "c"], 2)
     assert "calibration" not in mean
+    assert mean["normalisation"] == NORMALISATION
     first, second = half["model"], read_checkpoint(two)["model"]
     assert mean["model"].keys() == first.keys()
     for key, weight in mean["model"].items():

@@ -16,7 +16,7 @@ import torch
 from rmr_export import export_bundle, load_own
 from rmr_sdk.errors import ConfigError, StudyError
 from rmr_sdk.lesion_rule import LesionRule
-from rmr_sdk.manifest import LesionThreshold
+from rmr_sdk.manifest import LesionThreshold, Robust
 from rmr_training import cli, sureness
 from rmr_training.checkpoint import LesionLevels, lesion_levels, read_checkpoint, save_checkpoint
 from rmr_training.data import LabelMap
@@ -143,7 +143,7 @@ def test_a_network_is_run_over_heads_of_label_maps() -> None:
 def test_all_heads_but_the_first_can_be_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[tuple[str, int]] = []
 
-    def note(net: RmrFusion, head: Sample, *damage: Any) -> Segmented:
+    def note(net: RmrFusion, head: Sample, *damage: Any, **_: Any) -> Segmented:
         done.append(damage)
         return table(0.9, 0.4)
 
@@ -227,7 +227,7 @@ def test_the_size_is_chosen_among_lesions_that_are_probable_enough(monkeypatch: 
         speck = np.s_[8:10, 2:4, place : place + 1]
         large.labels[speck], large.probability[speck] = LESION, 0.9
     monkeypatch.setattr(sureness, "draw_heads", lambda *_: [("1", Drawn(large), ("clean", 0))])
-    monkeypatch.setattr(sureness, "segment", lambda _, head, *__: head.segmented)
+    monkeypatch.setattr(sureness, "segment", lambda _, head, *__, **___: head.segmented)
     found = sureness.choose_levels(network(), [])
     assert (found.least_lesion_probability, found.least_lesion_mm3) == (0.0, 5.0)
     assert (found.f1_before, found.f1_by_probability, found.f1_by_piece, found.f1_after) == (0.5, 0.5, 0.5, 1.0)
@@ -241,12 +241,33 @@ def test_small_pieces_are_dropped_where_that_finds_no_lesion_less(monkeypatch: p
     for part, probable in ((np.s_[2:4, 2:4, 14:30], 0.52), (np.s_[2:4, 2:4, 30:35], 0.9)):
         head.labels[part], head.probability[part] = LESION, probable
     monkeypatch.setattr(sureness, "draw_heads", lambda *_: [("1", Drawn(head), ("clean", 0))])
-    monkeypatch.setattr(sureness, "segment", lambda _, head, *__: head.segmented)
+    monkeypatch.setattr(sureness, "segment", lambda _, head, *__, **___: head.segmented)
     found = sureness.choose_levels(network(), [])
     assert found.lesion_threshold is not None
     assert (found.lesion_threshold.small, found.lesion_threshold.least_piece) == (0.55, 0.5)  # 20 voxels beside 48
     assert (found.f1_before, found.f1_by_probability, found.f1_by_piece) == (pytest.approx(2 / 3),) * 2 + (1.0,)
     assert found.least_lesion_mm3 == 0.0
+
+
+def test_heads_are_seen_as_the_runtime_will_see_studies(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    def note(net: RmrFusion, head: Sample, *_: Any, most_median: float) -> Segmented:
+        seen.append(most_median)
+        return table(0.9, 0.4)
+
+    monkeypatch.setattr(sureness, "segment", note)
+    sureness.choose_levels(network(), [label_map(phantom())], per_map=1, side=48, most_median=0.75)
+    assert set(seen) == {0.75}
+
+
+@pytest.mark.parametrize("share", ["0", "1.5", "nan"])
+def test_a_share_that_stretches_everything_is_refused(
+    share: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["calibrate", str(tmp_path / "none.pth"), "--out", str(tmp_path / "done.pth"), "--most-median", share]
+    assert cli.main(command) != 0
+    assert f"--most-median is {share}. Pass a share above 0, up to 1" in capsys.readouterr().err
 
 
 class Drawn:
@@ -299,5 +320,9 @@ def test_the_level_reaches_the_bundle(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [getattr(manifest, name) for name in LesionLevels._fields] == list(levels)
     bundle = export_bundle(load_own(tmp_path / "done.pth"), tmp_path / "bundle", name="level", tile=(16, 16, 16))
     assert [getattr(bundle.manifest, name) for name in LesionLevels._fields] == list(levels)
-    assert cli.main([*command, "--heads", "0", "--lost", "0", "--labelmaps", str(tmp_path / "maps")]) == 0
+    for made in (manifest, bundle.manifest):
+        assert made.normalisation == Robust(most_median=sureness.MOST_MEDIAN)
+    plain = ["--heads", "0", "--lost", "0", "--most-median", "1"]
+    assert cli.main([*command, *plain, "--labelmaps", str(tmp_path / "maps")]) == 0
+    assert open_subject(tmp_path / "done.pth").manifest.normalisation == Robust()
     assert lesion_levels(read_checkpoint(tmp_path / "done.pth")) == LesionLevels()

@@ -9,8 +9,9 @@ tuned to); Izmailov et al., UAI 2018 (along one run).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def average(sources: Sequence[Path], target: Path) -> None:
     contents = [read_weights(source) for source in sources]
     for source, content in zip(sources, contents, strict=True):
         for key in ("preset", "normalisation", "stage"):
-            if content.get(key) != contents[0].get(key):
+            if _trained(content, key) != _trained(contents[0], key):
                 raise FormatError(
                     f"{source.name} and {sources[0].name} differ in {key}.",
                     "Average checkpoints of one network, trained one from the other.",
@@ -50,6 +51,12 @@ def average(sources: Sequence[Path], target: Path) -> None:
     kept = {key: value for key, value in contents[-1].items() if key in ("step", "recipe")}
     studies = sorted({name for content in contents for name in content.get("studies", ())})
     save_checkpoint(target, network, contents[-1]["stage"], {**kept, "studies": studies, "mean_of": len(sources)})
+
+
+def _trained(content: Mapping[str, Any], key: str) -> Any:
+    """Return an entry without what `calibrate` changes of it."""
+    entry = content.get(key)
+    return {name: entry[name] for name in entry if name != "most_median"} if key == "normalisation" and entry else entry
 
 
 def _mean(weights: Sequence[Tensor]) -> Tensor:

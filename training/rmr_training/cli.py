@@ -23,7 +23,7 @@ from rmr_sdk.io.files import check_outputs, make_folder
 
 from .averaging import average
 from .calibration import Calibration, calibrate
-from .checkpoint import KEEP_ALL, load_network, read_checkpoint, read_weights, save_checkpoint
+from .checkpoint import KEEP_ALL, NORMALISATION, load_network, read_checkpoint, read_weights, save_checkpoint
 from .cli_evaluate import add_evaluate
 from .config import (
     HELD_OUT,
@@ -45,7 +45,7 @@ from .recipe import Recipe, Stage, check_range
 from .sampling import LEAST_SIDE
 from .sheet import COLUMNS, check_sheet, contact_sheet
 from .stages import Trainer, check_unused
-from .sureness import choose_levels, choose_white_matter
+from .sureness import MOST_MEDIAN, choose_levels, choose_white_matter
 from .whole_heads import is_labelled, load_whole_head
 
 FLAG_TYPES = typing.get_type_hints(Recipe)
@@ -174,6 +174,10 @@ def _synthesise(options: argparse.Namespace) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
+    if not 0 < options.most_median <= 1:
+        raise ConfigError(
+            f"--most-median is {options.most_median:g}.", "Pass a share above 0, up to 1; 1 stretches nothing."
+        )
     _set_threads(options.threads)
     _check_file(options.out)
     network, content = load_network(options.checkpoint), read_weights(options.checkpoint)
@@ -214,7 +218,12 @@ def _calibrate(options: argparse.Namespace) -> None:
     if options.heads:
         white_matter = found["least_white_matter"]
         chosen = choose_levels(
-            network, held_out, options.heads, least_white_matter=white_matter, damaged=options.damaged
+            network,
+            held_out,
+            options.heads,
+            least_white_matter=white_matter,
+            damaged=options.damaged,
+            most_median=options.most_median,
         )
         by_load = chosen.lesion_threshold
         found |= asdict(chosen) | {"lesion_threshold": msgspec.to_builtins(by_load)}
@@ -231,7 +240,8 @@ def _calibrate(options: argparse.Namespace) -> None:
             f"{chosen.f1_by_piece:.3f}, by size {chosen.f1_after:.3f} on {chosen.heads} synthetic heads"
         )
     kept = {k: v for k, v in content.items() if k in ("step", "recipe", "studies", "mean_of")}
-    save_checkpoint(options.out, network, "joint", {**kept, "calibration": found})
+    normalisation = NORMALISATION | {"most_median": options.most_median}
+    save_checkpoint(options.out, network, "joint", {**kept, "normalisation": normalisation, "calibration": found})
 
 
 def _average(options: argparse.Namespace) -> None:
@@ -286,6 +296,8 @@ def main(arguments: list[str] | None = None) -> int:
     adjust.add_argument("--heads", type=int, default=3, help=about)
     about = "damage all but the first of these heads, in one way each, as evaluate does"
     adjust.add_argument("--damaged", action="store_true", help=about)
+    about = "stretch contrasts whose median is above this share of their 99th percentile (default %(default)s; 1: none)"
+    adjust.add_argument("--most-median", type=float, default=MOST_MEDIAN, metavar="SHARE", help=about)
     adjust.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (default: all cores)")
     adjust.set_defaults(command=_calibrate)
     add_evaluate(commands)

@@ -68,6 +68,9 @@ FOUND_ML = (5.0, 20.0)
 FEW_ML = 1.0
 """Lesion that is left of a donor's for a small load: a quarter of the 30 donors have 0.3 to 2.4 ml."""
 
+MOST_MEDIAN = 0.6
+"""A contrast whose median is above this is flat and is stretched; `benchmarks/bench_stretch.py` settled it."""
+
 SIDE = 192
 """Side of a synthetic head in voxels: a brain of ordinary size fits in."""
 
@@ -173,6 +176,7 @@ def choose_levels(
     side: int = SIDE,
     least_white_matter: float = 0.0,
     damaged: bool = False,
+    most_median: float = MOST_MEDIAN,
 ) -> Levels:
     """Find threshold and level on synthetic heads; the network stays as it is.
 
@@ -183,6 +187,7 @@ def choose_levels(
         side: Side of a head in voxels.
         least_white_matter: Share of white matter around a lesion without which it is dropped in any case.
         damaged: Damage the second and further heads of each map.
+        most_median: As the runtime will stretch flat contrasts.
 
     Raises:
         StudyError: There is no label map, or no lesion on any head.
@@ -190,7 +195,7 @@ def choose_levels(
     groups: dict[str, list[Segmented]] = {}
     for name, head, damage in draw_heads(maps, per_map, side, damaged):
         if bool((head.labels == LESION).any()):
-            groups.setdefault(name, []).append(segment(network, head, *damage))
+            groups.setdefault(name, []).append(segment(network, head, *damage, most_median=most_median))
     if not groups:
         raise StudyError("there is no lesion on the synthetic heads.", "Hold out donors with lesions.")
     rule = LesionRule(LESION, WHITE, least_white_matter=least_white_matter)
@@ -280,7 +285,9 @@ def f1_of_rules(head: Segmented, rules: Sequence[LesionRule]) -> list[float]:
     return found
 
 
-def segment(network: RmrFusion, head: Sample, condition: str = CLEAN, strength: int = 0) -> Segmented:
+def segment(
+    network: RmrFusion, head: Sample, condition: str = CLEAN, strength: int = 0, most_median: float = MOST_MEDIAN
+) -> Segmented:
     """Run a network over a head, tile by tile as the runtime does; what is returned is cut to what is no background.
 
     Args:
@@ -288,11 +295,12 @@ def segment(network: RmrFusion, head: Sample, condition: str = CLEAN, strength: 
         head: Stays as it is.
         condition: What is done to both contrasts first, a name of `evaluate.CONDITIONS` or "clean".
         strength: 1, 2 or 3.
+        most_median: Above it a contrast is stretched.
 
     Raises:
         ConfigError: The network has no segmentation head.
     """
-    manifest = network_manifest(network.preset, NORMALISATION)
+    manifest = network_manifest(network.preset, NORMALISATION | {"most_median": most_median})
     return segment_prepared(network, prepare_head(head, manifest, condition, strength), manifest, head)
 
 
