@@ -226,6 +226,27 @@ def test_bids_in_bids_out(tmp_path: Path, settings: Settings) -> None:
     assert names(find_studies(root)) == ["sub-01", "sub-02_ses-A"]
 
 
+def test_volumes_on_the_grid_of_another_reference_go_with_the_run_that_made_them(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = write_bids(tmp_path / "bids", "sub-01"), tmp_path / "out"
+    run_cohort(find_studies(root), out, settings)
+    anat = out / "sub-01" / "anat"
+    (anat / "sub-01_space-FLAIR_desc-mine.txt").write_text("mine")
+    on_t1w = dataclasses.replace(settings, reference="T1w")
+    with monkeypatch.context() as broken:
+        broken.setattr(Pipeline, "run", lambda *_, **__: (_ for _ in ()).throw(StudyError("too noisy.", "Scan again.")))
+        (failed,) = run_cohort(find_studies(root), out, on_t1w).studies
+    assert failed.status == "failed"
+    assert {path.name for path in anat.iterdir()} >= {f"sub-01_{name}" for name in DERIVED}  # nothing has replaced them
+    (row,) = run_cohort(find_studies(root), out, on_t1w).studies
+    assert row.status == "done"
+    wanted = {f"sub-01_{name.replace('FLAIR', 'T1w')}" for name in DERIVED}
+    assert {path.name for path in anat.iterdir()} == wanted | {"sub-01_space-FLAIR_desc-mine.txt"}
+    (again,) = run_cohort(find_studies(root), out, on_t1w).studies
+    assert again.resumed
+
+
 def test_the_summary_says_what_came_out(tmp_path: Path, settings: Settings) -> None:
     write_study(tmp_path / "in" / "a")
     write_study(tmp_path / "in" / "b")

@@ -68,7 +68,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What is known about a study that was begun: from what, and, once it is finished, with what result.
 
-    `ours` tells that nothing but files of a run is in the place of the results: a later run may replace them.
+    `files` lie there, of this run or, until it is done, of an earlier one. `ours` tells that nothing but files of a run
+    is in the place of the results: a later run may replace them.
     """
 
     fingerprint: str

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rmr_sdk._version import __version__
@@ -19,6 +20,8 @@ from rmr_sdk.pipeline import DEFAULT_BUNDLE, Pipeline
 from rmr_sdk.preprocess import Align, NonFinite
 from rmr_sdk.result import check_save
 from rmr_sdk.watch import ProgressCallback
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,22 +85,33 @@ class Worker:
         mark = fingerprint(study, self._settings, self._pipeline.bundle.hash)
         earlier = read_record(self._out, study.name)
         ours = earlier is not None and (earlier.ours or bool(earlier.files))
+        lying = earlier.files if earlier is not None else ()
         refusal = None if ours else self._refusal(study)
-        write_record(self._out, study.name, Record(fingerprint=mark, ours=refusal is None))
-        files: tuple[Path, ...] = ()
+        write_record(self._out, study.name, Record(fingerprint=mark, files=lying, ours=refusal is None))
         try:
             if refusal is not None and not self._settings.overwrite:
                 raise refusal
             row, files = self._run(study, ours or self._settings.overwrite, progress, started)
-            ours = True
+            names = tuple(file.relative_to(self._out).as_posix() for file in files)
+            self._remove(set(lying).difference(names))
+            lying, ours = names, True
         except Cancelled:
             raise
         except (RmrError, MemoryError) as error:
             seconds = round(time.perf_counter() - started, 2)
             row = StudyRow(study=study.name, status="failed", seconds=seconds, error=_describe(error, study, self._out))
-        names = tuple(file.relative_to(self._out).as_posix() for file in files)
-        write_record(self._out, study.name, Record(fingerprint=mark, row=row, files=names, ours=ours))
+        write_record(self._out, study.name, Record(fingerprint=mark, row=row, files=lying, ours=ours))
         return row
+
+    def _remove(self, names: Iterable[str]) -> None:
+        """Remove files of the last run that this one did not replace: volumes on the grid of another reference."""
+        for name in names:
+            if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+                continue
+            try:
+                (self._out / name).unlink(missing_ok=True)
+            except OSError as error:
+                logger.warning("%s of an earlier run cannot be removed: %s", name, error.strerror)
 
     def _refusal(self, study: CohortStudy) -> OutputError | None:
         """Return what speaks against the place of the results when no record calls it its own."""

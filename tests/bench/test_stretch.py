@@ -84,4 +84,13 @@ def test_rows_are_written(stretch: ModuleType, tmp_path: Path, monkeypatch: pyte
     assert all(0 <= row[name] <= 1 for row in rows for name in ("dice", "f1"))
     assert [row["stretched"] for row in rows if row["most_median"] == 1] == [0, 0]
     assert rows[-1]["stretched"] == 2
-    json.dumps(rows)
+    (tmp_path / "cpu-stretch.json").write_text(json.dumps({"rows": rows, "date": "2026-01-01"}))
+    import accuracy_tables
+    import result_tables
+
+    monkeypatch.setattr(result_tables, "RESULTS", tmp_path)
+    lines = accuracy_tables.stretch_table().splitlines()
+    assert lines[0] == "| fold | contrasts | heads | not stretched | 0.4 |"
+    low = f"{rows[-1]['dice']:.3f} / {rows[-1]['f1']:.3f} (2) |"
+    assert lines[3].startswith("| fold | low | 2 |")
+    assert lines[3].endswith(low)

@@ -368,8 +368,9 @@ def test_tables_are_made_from_the_document(
     subject: BundleSubject, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluation = assess(subject, [study], Plan(conditions=("noise",), baselines=("average",), strengths=(1, 3)))
+    limits = [{"study": "alpha", "condition": "noise", "strength": each, "dice": 1 / each} for each in (1, 3)]
     (tmp_path / "cpu-robustness.json").write_text(
-        to_json({**to_document(evaluation), "note": "by weights", "date": "2026-01-01"})
+        to_json({**to_document(evaluation), "limits": limits, "note": "by weights", "date": "2026-01-01"})
     )
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     tables, results = importlib.import_module("accuracy_tables"), importlib.import_module("result_tables")
@@ -380,7 +381,9 @@ def test_tables_are_made_from_the_document(
     assert lines[2] == f"| none | {dice[0]:.2f} |  |"
     mild, strong = (f"{dice[strength]:.2f} ({dice[strength] - dice[0]:+.2f})" for strength in (1, 3))
     assert lines[3] == f"| noise | {mild} | {strong} |"
+    assert lines[4] == "| the consensus after noise | 1.00 | 0.33 |"
     assert "n = 1 studies" in lines[-1]
+    assert "cut at the best level" in lines[-1]
     assert "noise: Gaussian noise, deviation 0.1" in lines[-1]
     ours = evaluation.fusion[0]
     assert f"| network | {ours['ssim']:.3f} | {ours['nmi']:.3f} |" in tables.fusion_table()
