@@ -238,13 +238,13 @@ def test_small_pieces_are_dropped_where_that_finds_no_lesion_less(monkeypatch: p
     head = table(true_at=0.9, false_at=0.9, voxels=48)
     false = np.s_[8:10, 2:4, 2:14]
     head.labels[false], head.probability[false] = WHITE, 0
-    for part, probable in ((np.s_[2:4, 2:4, 14:30], 0.52), (np.s_[2:4, 2:4, 30:35], 0.9)):
+    for part, probable in ((np.s_[2:4, 2:4, 14:30], 0.52), (np.s_[2:4, 2:4, 30:32], 0.9)):
         head.labels[part], head.probability[part] = LESION, probable
     monkeypatch.setattr(sureness, "draw_heads", lambda *_: [("1", Drawn(head), ("clean", 0))])
     monkeypatch.setattr(sureness, "segment", lambda _, head, *__, **___: head.segmented)
     found = sureness.choose_levels(network(), [])
     assert found.lesion_threshold is not None
-    assert (found.lesion_threshold.small, found.lesion_threshold.least_piece) == (0.55, 0.5)  # 20 voxels beside 48
+    assert (found.lesion_threshold.small, found.lesion_threshold.least_piece) == (0.55, 0.2)  # 8 voxels beside 48
     assert (found.f1_before, found.f1_by_probability, found.f1_by_piece) == (pytest.approx(2 / 3),) * 2 + (1.0,)
     assert found.least_lesion_mm3 == 0.0
 
