@@ -57,8 +57,8 @@ LEVELS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Mean probabilities of a lesion that are tried."""
 
 PIECES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
-"""Shares of the largest piece of a lesion that are tried. What is larger may be a lesion of its own, which hangs together
-with another by voxels that the network is not sure of."""
+"""Shares of the largest piece of a lesion that are tried. What is larger may be a lesion of its own, which hangs
+together with another by voxels that the network is not sure of."""
 
 SIZES_MM3 = (0.0, 3.0, 5.0, 8.0, 10.0, 15.0, 20.0, 30.0)
 """Volumes of a lesion that are tried; a ball of 3 mm across, the least lesion that criteria count, has 14."""
