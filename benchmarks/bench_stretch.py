@@ -29,7 +29,7 @@ from rmr_sdk.lesion_rule import LesionRule
 from rmr_training.checkpoint import NORMALISATION, LesionLevels, lesion_levels, load_network, read_checkpoint
 from rmr_training.config import HELD_OUT
 from rmr_training.data import load_label_maps, split_by_donor
-from rmr_training.evaluate.segmentation import count_lesions
+from rmr_training.evaluate.segmentation import count_lesions, overlap
 from rmr_training.evaluate.subjects import network_manifest
 from rmr_training.models import RmrFusion
 from rmr_training.sureness import SIDE, Segmented, draw_heads, prepare_head, segment_prepared
@@ -52,9 +52,7 @@ def judge(head: Segmented, rule: LesionRule) -> Figures:
     labels = head.labels.copy()
     rule.apply(labels, head.probability)
     kept = labels == LESION
-    total = int(kept.sum()) + int(head.truth.sum())
-    dice = 2 * int((kept & head.truth).sum()) / total if total else 1.0
-    return dice, count_lesions(kept, head.truth, (1.0, 1.0, 1.0)).lesion_f1
+    return overlap(kept, head.truth), count_lesions(kept, head.truth, (1.0, 1.0, 1.0)).lesion_f1
 
 
 def by_bound(

@@ -121,6 +121,10 @@ BAD_FIELDS: Mapping[str, tuple[dict[str, Any], str]] = {
         {"lesion_threshold": {**BY_LOAD, "small_ml": 0}},
         "at lesion_threshold.small_ml: a number out of range",
     ),
+    "flat": (
+        {"normalisation": {"kind": "robust", "most_median": 1.5}},
+        "at normalisation.most_median: a number out of range",
+    ),
     "piece": (
         {"lesion_threshold": {**BY_LOAD, "least_piece": 1.5}},
         "at lesion_threshold.least_piece: a number out of range",

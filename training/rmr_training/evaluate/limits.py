@@ -15,6 +15,7 @@ from rmr_sdk.errors import ConfigError
 from rmr_sdk.geometry import Grid
 
 from .conditions import CONDITIONS, Scan
+from .segmentation import overlap
 
 RESOLUTION = ("blur", "thick")
 """The conditions that this makes sense of: they average neighbours and do nothing else."""
@@ -40,8 +41,4 @@ def damaged_truth(truth: NDArray[np.bool_], grid: Grid, condition: str, strength
     voxels = torch.from_numpy(truth.astype(np.float32))[None, None]
     scan = Scan(voxels, grid, unit=1.0, foreground=np.ones_like(truth), generator=Generator())
     left = kind.damage(scan, kind.amounts[strength - 1])[0, 0].numpy()
-    return max(_dice(left >= cut, truth) for cut in _CUTS)
-
-
-def _dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    return float(2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + np.count_nonzero(truth)))
+    return max(overlap(left >= cut, truth) for cut in _CUTS)

@@ -128,13 +128,18 @@ def compare_masks(predicted: Mask, truth: Mask, spacing_mm: Spacing) -> ClassFig
     """Compare two masks (D, H, W) of one class on one grid with the given spacing."""
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     sizes = int(predicted.sum()), int(truth.sum())
-    dice = 0.0 if any(sizes) else math.nan
     hausdorff95 = surface = math.nan
     if all(sizes):
-        pair = _tensors(predicted, truth)
-        dice = float(compute_dice(*pair))
-        hausdorff95, surface = _distances(pair, spacing_mm)
+        hausdorff95, surface = _distances(_tensors(predicted, truth), spacing_mm)
+    dice = overlap(predicted, truth)
     return ClassFigures(dice, sizes[1] * voxel_ml, sizes[0] * voxel_ml, hausdorff95, surface)
+
+
+def overlap(predicted: Mask, truth: Mask) -> float:
+    """Return the Dice overlap of two masks (D, H, W): 0 where one of them is empty, NaN where both are."""
+    if not (predicted.any() and truth.any()):
+        return 0.0 if predicted.any() or truth.any() else math.nan
+    return float(compute_dice(*_tensors(predicted, truth)))
 
 
 def count_lesions(predicted: Mask, truth: Mask, spacing_mm: Spacing) -> LesionCounts:
